@@ -1,0 +1,109 @@
+"""What the corpora share: mono 44.1 kHz FLAC files under train/, valid/ and test/, and a manifest of them."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+
+SAMPLE_RATE = 44100
+SPLITS = ("train", "valid", "test")
+SILENCE_RMS = 3e-3
+
+Row = dict[str, Any]
+
+
+class Job(Protocol):
+    """One file to be made; `file` is its path within the corpus and starts with the split."""
+
+    @property
+    def file(self) -> Path: ...
+
+
+def split_of(index: int) -> str:
+    """Every tenth track or work is valid, the one after it test, the rest train."""
+    return {9: "valid", 0: "test"}.get(index % 10, "train")
+
+
+def rms(audio: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+
+
+def write_flac(path: Path, audio: np.ndarray) -> None:
+    """Write 16-bit FLAC under a temporary name and rename it, so that a file that exists is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    peak = float(np.abs(audio).max(initial=0.0))
+    samples = np.round(audio / max(peak, 1.0) * 32767).astype(np.int16)
+    temporary = path.with_suffix(".part")
+    soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    temporary.replace(path)
+
+
+def build(
+    root: Path,
+    jobs: Sequence[Job],
+    make: Callable[[Any], tuple[np.ndarray, Row] | None],
+    pool: Executor,
+) -> None:
+    """Make the file of every job that lacks one, and root/manifest.jsonl, one JSON object a file.
+
+    `make` returns audio and labels, or None for silence, which leaves no file. The manifest grows as
+    the files do, so an interrupted run loses nothing; at the end it is sorted.
+    """
+    manifest = root / "manifest.jsonl"
+    rows = {row["file"]: row for row in _read(manifest)}
+    strangers = rows.keys() - {job.file.as_posix() for job in jobs}
+    if strangers:
+        raise ValueError(f"{root} holds {len(strangers)} files made with other options; choose another folder")
+    missing = [job for job in jobs if job.file.as_posix() not in rows or not (root / job.file).exists()]
+    print(f"{len(jobs)} files, {len(missing)} to be made", flush=True)
+    root.mkdir(parents=True, exist_ok=True)
+    with manifest.open("a") as out:
+        for done, row in enumerate(pool.map(partial(_make_one, root, make), missing), start=1):
+            if row is not None:
+                rows[row["file"]] = row
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+            if done % 100 == 0:
+                print(f"{done} of {len(missing)}", flush=True)
+    _write(manifest, rows.values())
+    print(_summary(list(rows.values())))
+
+
+def _make_one(root: Path, make: Callable[[Any], tuple[np.ndarray, Row] | None], job: Job) -> Row | None:
+    made = make(job)
+    if made is None:
+        return None
+    audio, labels = made
+    write_flac(root / job.file, audio)
+    seconds = round(len(audio) / SAMPLE_RATE, 3)
+    return {"file": job.file.as_posix(), "split": job.file.parts[0], "seconds": seconds} | labels
+
+
+def _read(manifest: Path) -> list[Row]:
+    """Return the rows of a manifest; the last line of an interrupted run may be cut short."""
+    rows = []
+    for line in manifest.read_text().splitlines() if manifest.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _write(manifest: Path, rows: Iterable[Row]) -> None:
+    temporary = manifest.with_suffix(".part")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file"])))
+    temporary.replace(manifest)
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    parts = []
+    for split in SPLITS:
+        seconds = [row["seconds"] for row in rows if row["split"] == split]
+        parts.append(f"{split} {len(seconds)} files {sum(seconds) / 3600:.2f} h")
+    return ", ".join(parts)
