@@ -1,0 +1,5 @@
+"""``python -m audiovae``."""
+
+from audiovae.cli import main
+
+main()

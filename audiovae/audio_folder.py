@@ -1,0 +1,32 @@
+"""Which files of a folder are audio."""
+
+import os
+from pathlib import Path
+
+import soundfile
+
+from audiovae.errors import InputError
+
+SUFFIXES = frozenset(
+    f".{name.lower()}" for name in (*soundfile.available_formats(), "aif", "oga", "opus") if name not in ("RAW", "MAT4", "MAT5")
+)
+"""File name endings that are taken for audio, in lower case."""
+
+
+def find_audio(folder: Path) -> list[Path]:
+    """All audio files below a folder, by suffix, sorted; hidden files and folders are left out.
+
+    Links to folders are not followed, so a loop of links can't trap it. Raises InputError if it is no folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is a file, not a folder' if folder.exists() else 'no such folder'}")
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error

@@ -1,0 +1,171 @@
+"""One safetensors file holds a model: weights and prior as tensors, config and facts in the header. No pickle."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
+
+FORMAT_NAME, FORMAT_VERSION = "audiovae", 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of itself."""
+
+    version: str = ""
+    """audiovae's version that wrote it."""
+    step: int = 0
+    """Optimizer steps it was trained for."""
+    data: str = ""
+    """What it was trained on."""
+    license: str = ""
+    """Under which its weights may be used."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Measured on held-out audio."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model."""
+
+    config: Config
+    model: VAE
+    prior: Prior
+    facts: Facts
+    fingerprint: str
+    """Sixteen hexadecimal digits that change with any weight or setting; latents carry it."""
+    source: str
+    """The file it was read from."""
+
+
+def save_checkpoint(
+    path: Path | str, *, model: VAE, prior: Prior, facts: Facts, half: bool = False, force: bool = False
+) -> None:
+    """Writes a model whole or not at all; ``half`` stores the model's weights as float16, the prior stays float32.
+
+    Raises InputError if the file exists and ``force`` is off, or it can't be written.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already (use --force to overwrite)")
+    tensors = {f"model.{name}": tensor.half() if half else tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {
+        "format": f"{FORMAT_NAME}/{FORMAT_VERSION}",
+        "config": model.config.model_dump_json(),
+        "facts": json.dumps(asdict(facts)),
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(tensors, partial, metadata=header)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path}: can't be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a model: header, config, model, strict weights. Weights become float32.
+
+    Raises InputError, in one line that names the file, for anything that isn't exactly such a file.
+    """
+    path = Path(path)
+    header, tensors = _read(path)
+    _check_format(header, path)
+    config = Config.from_json(_header_text(header, "config", path), path)
+    facts = _facts(_header_text(header, "facts", path), path)
+    weights = _part(tensors, "model.")
+    latent_channels = config.model.latent_channels
+    with torch.device("meta"):
+        model = VAE(config)
+    prior = Prior.standard(latent_channels)
+    _check_tensors(weights, model.state_dict(), path)
+    _check_tensors(_part(tensors, "prior."), prior.state_dict(), path)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    prior.load_state_dict(_part(tensors, "prior."))
+    model.eval().requires_grad_(False)
+    return Checkpoint(config, model, prior, facts, _fingerprint(config, tensors), str(path))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint (a whole safetensors file is wanted): {_line(error)}") from error
+
+
+def _check_format(header: dict[str, str], path: Path) -> None:
+    name, _, version = header.get("format", "").partition("/")
+    if name != FORMAT_NAME or not version.isdecimal():
+        raise InputError(f"{path}: a safetensors file, but not a checkpoint of audiovae")
+    if int(version) > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: made by a newer audiovae: format {FORMAT_NAME}/{version}, "
+            f"this one reads up to {FORMAT_NAME}/{FORMAT_VERSION}"
+        )
+
+
+def _header_text(header: dict[str, str], key: str, path: Path) -> str:
+    if key not in header:
+        raise InputError(f"{path}: its header has no {key}")
+    return header[key]
+
+
+def _facts(text: str, path: Path) -> Facts:
+    try:
+        values: dict[str, Any] = json.loads(text)
+        return Facts(
+            version=str(values["version"]),
+            step=int(values["step"]),
+            data=str(values["data"]),
+            license=str(values["license"]),
+            metrics={str(name): float(value) for name, value in values["metrics"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its header's facts can't be read: {_line(error)}") from error
+
+
+def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Names and shapes first, so that a header that lies is refused before anything is allocated for it."""
+    for name in sorted(tensors.keys() ^ expected.keys()):
+        raise InputError(f"{path}: tensor {name} is {'unexpected' if name in tensors else 'missing'}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, its config says {tuple(expected[name].shape)}"
+            raise InputError(f"{path}: tensor {name} has shape {shapes}")
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: tensor {name} is not all finite numbers")
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _fingerprint(config: Config, tensors: dict[str, Tensor]) -> str:
+    """Of what latents mean: the weights and the settings of front end and model, not how they were trained."""
+    digest = hashlib.sha256((config.spectrogram.model_dump_json() + config.model.model_dump_json()).encode())
+    for name in sorted(tensors):
+        if name.startswith("model."):
+            digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,238 @@
+"""Audio of any length to latents and back: level, chunks, channels, device. The whole way in one place."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from audiovae.audio import Audio, AudioFile, AudioWriter
+from audiovae.checkpoint import Checkpoint, load_checkpoint
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.griffin_lim import griffin_lim
+from audiovae.latents import Latents, count_latent_frames
+from audiovae.level import LevelMeter
+from audiovae.model.posterior import Posterior
+from audiovae.model.prior import Prior
+from audiovae.resampling import Resampler, exactly
+from audiovae.spectrogram import Spectrogram
+
+BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
+ITERATIONS: dict[str, int] = {"draft": 4, "standard": 16, "best": 64}
+"""Griffin-Lim iterations of each quality."""
+DEVICES = ("auto", "cpu", "cuda")
+CHUNK_LATENT_FRAMES = 256
+"""Latent frames (24 s) encoded or decoded at a time: bounds the memory, changes nothing else."""
+SYNTHESIS_FRAMES = 1024
+"""Spectrogram frames (12 s) whose phase is reconstructed at a time."""
+FRAMES_AHEAD, FRAMES_PAST = 32, 8
+"""Of those, how many at the end are made again with what follows them, and how many before are kept for continuity."""
+SILENT_BLOCK_SAMPLES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A model on a device, ready to encode and decode recordings of any length."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    spectrogram: Spectrogram
+
+    @property
+    def config(self) -> Config:
+        """All settings of the model."""
+        return self.checkpoint.config
+
+    @property
+    def prior(self) -> Prior:
+        """p(z), fitted to the training latents."""
+        return self.checkpoint.prior
+
+    @property
+    def fingerprint(self) -> str:
+        """Which model this is; its latents carry it."""
+        return self.checkpoint.fingerprint
+
+    def encode(self, source: Audio | AudioFile | str | Path, *, generator: torch.Generator | None = None) -> Latents:
+        """A recording's latents: the posterior's mean, or a sample of it if a generator is given.
+
+        A path is read in blocks, twice (level first), so hours take no more memory than seconds.
+        Raises InputError that names the file if it can't be read.
+        """
+        recording = AudioFile(source) if isinstance(source, str | Path) else source
+        level_db, means, logvars = self._level_db(recording), [], []
+        for waveform, keep in self._analysis_chunks(recording, self._gain(level_db)):
+            with torch.inference_mode():
+                spectrogram = self.spectrogram(waveform.to(self.device), center=False)
+                posterior = self.checkpoint.model.encode(spectrogram)
+            means.append(posterior.mean[..., keep].cpu())
+            logvars.append(posterior.logvar[..., keep].cpu())
+        posterior = Posterior(torch.cat(means, dim=-1), torch.cat(logvars, dim=-1))
+        return Latents(
+            mean=posterior.mode() if generator is None else posterior.sample(generator),
+            logvar=posterior.logvar,
+            source=str(recording.path) if isinstance(recording, AudioFile) else recording.source,
+            sample_rate=recording.sample_rate,
+            samples=recording.samples,
+            level_db=level_db,
+            checkpoint=self.fingerprint,
+        )
+
+    def decode(self, latents: Latents, *, quality: str = "standard", seed: int = 0) -> Audio:
+        """The recording again: its length to the sample, its channels, sample rate and level.
+
+        Raises InputError if another model made the latents.
+        """
+        waveform = torch.cat(list(self.stream(latents, quality=quality, seed=seed)), dim=-1)
+        return Audio(waveform, latents.sample_rate, source=latents.source)
+
+    def stream(
+        self, latents: Latents, *, quality: str = "standard", seed: int = 0
+    ) -> Iterator[Float[Tensor, "channels block"]]:
+        """What ``decode`` returns, in blocks of some 12 s and in bounded memory. Joined they are the same samples."""
+        if latents.checkpoint != self.fingerprint:
+            raise InputError(
+                f"{latents.source}: encoded by checkpoint {latents.checkpoint}, this one is {self.fingerprint} "
+                f"({self.checkpoint.source})"
+            )
+        if quality not in ITERATIONS:
+            raise InputError(f"quality {quality}: must be one of {', '.join(ITERATIONS)}")
+        model_rate = self.config.spectrogram.sample_rate
+        if latents.level_db == -math.inf:
+            blocks = _silence(latents.channels, latents.samples)
+        else:
+            gain = 1 / self._gain(latents.level_db)
+            spectrograms = self._spectrogram_chunks(latents.mean)
+            blocks = (block * gain for block in self._waveform_blocks(spectrograms, ITERATIONS[quality], seed))
+            blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
+        return exactly(blocks, latents.samples)
+
+    def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
+        """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
+        with AudioWriter(path, latents.sample_rate, latents.channels, force=force) as writer:
+            for block in self.stream(latents, quality=quality):
+                writer.write(block)
+        return writer.gain_db
+
+    def spectrogram_of(self, latents: Latents) -> Float[Tensor, "channels n_bands frames"]:
+        """The decoder's spectrogram of a recording, at the level that the model works at; for pictures and measures."""
+        return torch.cat(list(self._spectrogram_chunks(latents.mean)), dim=-1).cpu()
+
+    def _gain(self, level_db: float) -> float:
+        """From a recording's level to the one the model works at; silence stays as it is."""
+        return 10 ** ((self.config.spectrogram.level_db - level_db) / 20) if level_db > -math.inf else 1.0
+
+    def _level_db(self, recording: Audio | AudioFile) -> float:
+        meter = LevelMeter()
+        for block in recording.blocks(recording.sample_rate, CHUNK_LATENT_FRAMES * self.config.latent_hop_length):
+            meter.add(block)
+        return meter.level_db
+
+    def _analysis_chunks(
+        self, recording: Audio | AudioFile, gain: float
+    ) -> Iterator[tuple[Float[Tensor, "channels 1 samples"], slice]]:
+        """Pieces of waveform with all the context that their latent frames depend on, and which frames to keep."""
+        config, context = self.config, self.checkpoint.model.context_latent_frames
+        hop, half_window = config.latent_hop_length, config.spectrogram.n_fft // 2
+        blocks = recording.blocks(config.spectrogram.sample_rate, CHUNK_LATENT_FRAMES * hop)
+        window = _SlidingWindow(blocks, recording.channels)
+        total = count_latent_frames(recording.samples, recording.sample_rate, config)
+        for first, last, keep in _chunks(total, CHUNK_LATENT_FRAMES, context):
+            end = last * hop - config.spectrogram.hop_length + half_window
+            yield window.take(first * hop - half_window, end)[:, None] * gain, keep
+
+    def _spectrogram_chunks(
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
+    ) -> Iterator[Float[Tensor, "channels n_bands frames"]]:
+        model, stride = self.checkpoint.model, self.config.model.time_stride
+        for first, last, keep in _chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, model.context_latent_frames):
+            with torch.inference_mode():
+                spectrogram = model.decode(mean[..., first:last].to(self.device))
+            yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
+
+    def _waveform_blocks(
+        self, spectrograms: Iterator[Float[Tensor, "channels n_bands frames"]], iterations: int, seed: int
+    ) -> Iterator[Float[Tensor, "channels samples"]]:
+        """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
+        hop = self.config.spectrogram.hop_length
+        past: Tensor | None = None
+        for spectrogram, is_last in _regrouped(spectrograms, SYNTHESIS_FRAMES, FRAMES_PAST + FRAMES_AHEAD):
+            magnitude = self.spectrogram.magnitude(spectrogram)
+            waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, seed=seed, past=past)
+            known = 0 if past is None else past.shape[-1]
+            # The last frames lack the neighbours that come after them: the next block makes them again.
+            end = waveform.shape[-1] if is_last else (SYNTHESIS_FRAMES - FRAMES_AHEAD) * hop
+            past = waveform[:, end - FRAMES_PAST * hop : end]
+            yield waveform[:, known:end].cpu()
+
+
+def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
+    """Opens a checkpoint, by default the one in the package. Raises InputError that names what can't be used."""
+    if device not in DEVICES:
+        raise InputError(f"device {device}: must be one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here")
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if path is None else path)
+    model = checkpoint.model.to(torch.device(name), memory_format=torch.channels_last)
+    spectrogram = Spectrogram(checkpoint.config.spectrogram).to(name)
+    return Codec(replace(checkpoint, model=model), torch.device(name), spectrogram)
+
+
+class _SlidingWindow:
+    """Reads forward through a stream of blocks; outside the recording there are zeros."""
+
+    def __init__(self, blocks: Iterator[Tensor], channels: int) -> None:
+        self.blocks, self.buffer, self.start = blocks, torch.zeros(channels, 0), 0
+
+    def take(self, first: int, last: int) -> Float[Tensor, "channels samples"]:
+        """Samples ``first`` to ``last`` (excluded); ``first`` never goes back."""
+        self.buffer = self.buffer[:, max(0, first - self.start) :]
+        self.start = max(self.start, first)
+        pieces, end = [self.buffer], self.start + self.buffer.shape[1]
+        while end < last and (block := next(self.blocks, None)) is not None:
+            pieces.append(block)
+            end += block.shape[1]
+        self.buffer = torch.cat(pieces, dim=1)
+        inside = self.buffer[:, : last - self.start]
+        left = max(0, -first) if self.start == 0 else 0
+        return functional.pad(inside, (left, last - first - left - inside.shape[1]))
+
+
+def _chunks(total: int, size: int, context: int) -> Iterator[tuple[int, int, slice]]:
+    """Pieces of ``total`` frames with context on either side, and which of a piece's frames are its own.
+
+    first      start          end       last
+      |  context |    size     | context |
+                  ============ these are kept
+    """
+    for start in range(0, total, size):
+        end = min(start + size, total)
+        first, last = max(0, start - context), min(total, end + context)
+        yield first, last, slice(start - first, end - first)
+
+
+def _regrouped(
+    pieces: Iterator[Float[Tensor, "channels n_bands frames"]], size: int, overlap: int
+) -> Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]]:
+    """Blocks of ``size`` frames, each beginning with the last ``overlap`` of the one before, and which is the last."""
+    waiting = next(pieces)
+    for piece in pieces:
+        while waiting.shape[-1] > size:
+            yield waiting[..., :size], False
+            waiting = waiting[..., size - overlap :]
+        waiting = torch.cat([waiting, piece], dim=-1)
+    while waiting.shape[-1] > size:
+        yield waiting[..., :size], False
+        waiting = waiting[..., size - overlap :]
+    yield waiting, True
+
+
+def _silence(channels: int, samples: int) -> Iterator[Float[Tensor, "channels samples"]]:
+    for start in range(0, samples, SILENT_BLOCK_SAMPLES):
+        yield torch.zeros(channels, min(SILENT_BLOCK_SAMPLES, samples - start))

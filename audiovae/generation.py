@@ -1,0 +1,94 @@
+"""New latents: samples of the prior, and variations of a recording."""
+
+import math
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.latents import Latents, count_latent_frames
+from audiovae.model.prior import Prior
+
+DURATION_RANGE_SECONDS = (0.05, 3600.0)
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """What generation needs of a ``Codec``."""
+
+    @property
+    def prior(self) -> Prior | None: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def generate(
+    codec: HasPrior,
+    *,
+    duration_seconds: float | int = 4.0,
+    seed: int = 0,
+    index: int = 0,
+    like: Latents | None = None,
+    amount: float | int = 0.3,
+) -> Latents:
+    """A new sound from the codec's prior, or a variation of the recording ``like``.
+
+    The same ``seed`` and ``index`` always give the same sound; another index gives another. A new sound gets the
+    level that the model sees every recording at. A variation keeps the recording's length, channels, sample rate
+    and level; ``amount`` says how far it goes: 0 is the recording's latents exactly, 1 a pure sample of the prior.
+    Raises InputError for values out of range, a codec without a prior, and a recording of another model.
+    """
+    if codec.prior is None:
+        raise InputError(f"checkpoint {codec.fingerprint}: has no prior, so it can't generate")
+    generator = _generator(seed, index)
+    if like is not None:
+        return _variation(codec, codec.prior, like, amount, generator, name=f"seed={seed}, index={index}")
+    shortest, longest = DURATION_RANGE_SECONDS
+    if not shortest <= duration_seconds <= longest:
+        raise InputError(f"duration {duration_seconds:g}: must be {shortest:g} to {longest:g} seconds")
+    sample_rate = codec.config.spectrogram.sample_rate
+    samples = round(duration_seconds * sample_rate)
+    frames = count_latent_frames(samples, sample_rate, codec.config)
+    return Latents(
+        mean=codec.prior.sample(frames, count=1, generator=generator),
+        logvar=None,
+        source=f"generate(seed={seed}, index={index})",
+        sample_rate=sample_rate,
+        samples=samples,
+        level_db=codec.config.spectrogram.level_db,
+        checkpoint=codec.fingerprint,
+    )
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    if seed < 0 or index < 0:
+        raise InputError(f"seed {seed}, index {index}: must not be negative")
+    # Mixed, not added: neighbouring seeds would share their sounds.
+    mixed = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed))
+
+
+def _variation(
+    codec: HasPrior, prior: Prior, like: Latents, amount: float | int, generator: torch.Generator, *, name: str
+) -> Latents:
+    if not 0 <= amount <= 1:
+        raise InputError(f"amount {amount:g}: must be 0 to 1")
+    if like.checkpoint != codec.fingerprint:
+        raise InputError(
+            f"{like.source or 'latents'}: encoded by checkpoint {like.checkpoint}, but this one is {codec.fingerprint}"
+        )
+    # One sample for all channels, so that a stereo image holds.
+    sample = prior.sample(like.latent_frames, count=1, generator=generator)
+    mean = _vary(like.mean, sample.to(like.mean), prior.mean.to(like.mean)[:, None], amount) if amount else like.mean
+    return replace(like, mean=mean, logvar=None, source=f"generate(like={like.source}, amount={amount:g}, {name})")
+
+
+def _vary(z: Tensor, sample: Tensor, centre: Tensor, amount: float | int) -> Tensor:
+    """centre + sqrt(1 - amount^2) (z - centre) + amount (sample - centre): keeps the variance that the prior has."""
+    return centre + math.sqrt(1 - amount**2) * (z - centre) + amount * (sample - centre)

@@ -1,0 +1,181 @@
+"""Latents of one recording: what the encoder makes, what all mixing works on, and their file."""
+
+import contextlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from audiovae.config import Config
+from audiovae.errors import InputError
+
+FORMAT = "audiovae-latents"
+VERSION = 1
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FIELDS = {"source": str, "sample_rate": int, "samples": int, "level_db": float, "checkpoint": str}
+_KIND_NAMES = {str: "text", int: "a whole number", float: "a number or null"}
+
+
+def count_latent_frames(samples: int, sample_rate: int, config: Config) -> int:
+    """Latent frames of a recording of ``samples`` at ``sample_rate`` Hz, under the model of ``config``.
+
+    The recording is resampled to the model's rate (rounded up to a whole sample). One frame starts every
+    ``latent_hop_length`` samples and the last one is partial, so that the whole frames are one fewer.
+    """
+    model_samples = -(-samples * config.spectrogram.sample_rate // sample_rate)
+    return 1 + model_samples // config.latent_hop_length
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latents of one recording, with all that decoding needs to restore its length, rate and level.
+
+    Raises ValueError, which names the value, where the fields can't be true.
+    """
+
+    mean: Float[Tensor, "channels latent_channels latent_frames"]
+    """Mean of the posterior; one row for each audio channel."""
+    logvar: Float[Tensor, "channels latent_channels latent_frames"] | None
+    """Its log-variance; None for latents that no encoder made."""
+    source: str
+    """The file they were encoded from, or what they were made of."""
+    sample_rate: int
+    """Hz of the recording."""
+    samples: int
+    """Length of the recording, at ``sample_rate``."""
+    level_db: float
+    """RMS level of the recording in dBFS; -inf for silence."""
+    checkpoint: str
+    """Fingerprint of the model that made them."""
+
+    def __post_init__(self) -> None:
+        _check_tensors(self.mean, self.logvar)
+        if self.sample_rate <= 0:
+            raise ValueError(f"sample_rate {self.sample_rate} must be above 0")
+        if self.samples < 0:
+            raise ValueError(f"samples {self.samples} must not be negative")
+        if math.isnan(self.level_db) or self.level_db == math.inf:
+            raise ValueError(f"level_db {self.level_db} must be finite, or -inf for silence")
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return self.mean.shape[0]
+
+    @property
+    def latent_frames(self) -> int:
+        """Length of the latents' time axis."""
+        return self.mean.shape[2]
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the recording."""
+        return self.samples / self.sample_rate
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Writes one safetensors file, whole or not at all.
+
+        Raises InputError where the file exists already and ``force`` is not given, or can't be written.
+        """
+        tensors = {"mean": self.mean} if self.logvar is None else {"mean": self.mean, "logvar": self.logvar}
+        # JSON has no word for infinity: silence is null.
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        fields["level_db"] = None if self.level_db == -math.inf else self.level_db
+        header = {"format": f"{FORMAT}/{VERSION}"} | {name: json.dumps(value) for name, value in fields.items()}
+        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _write_whole(Path(path), safetensors.torch.save(ready, header), force=force)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Latents":
+        """Reads what ``save`` wrote. Raises InputError that names the file and what is wrong with it."""
+        tensors, header = _read(Path(path))
+        _check_format(path, header.get("format"))
+        fields = {name: _field(path, header, name) for name in _FIELDS}
+        if not {"mean"} <= set(tensors) <= {"mean", "logvar"}:
+            raise InputError(f"{path}: holds {sorted(tensors) or 'no tensors'}, want mean and perhaps logvar")
+        mean, logvar = tensors["mean"], tensors.get("logvar")
+        try:
+            _check_tensors(mean, logvar)  # under test, the shapes of the annotations are checked before __post_init__
+            return cls(mean=mean, logvar=logvar, **fields)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _check_tensors(mean: Tensor, logvar: Tensor | None) -> None:
+    _check_tensor("mean", mean)
+    if logvar is not None:
+        _check_tensor("logvar", logvar)
+        if logvar.shape != mean.shape:
+            raise ValueError(f"logvar {list(logvar.shape)} and mean {list(mean.shape)} differ in shape")
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise ValueError(f"{name} {list(tensor.shape)} must have shape [channels, latent_channels, latent_frames]")
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"{name} must hold real numbers, not {tensor.dtype}")
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} has NaN or infinite values")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not a latents file")
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        cut = "incomplete" in str(error) or "invalid header length" in str(error)
+        reason = "truncated or damaged" if cut else "not a latents file (not safetensors)"
+        raise InputError(f"{path}: {reason}") from error
+
+
+def _check_format(path: str | Path, text: str | None) -> None:
+    name, _, version = (text or "").partition("/")
+    if name != FORMAT or not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise InputError(f"{path}: not a latents file (format {text!r}, want '{FORMAT}/{VERSION}')")
+    if int(version) > VERSION:
+        raise InputError(f"{path}: made by a newer audiovae: format {text}, this one reads up to /{VERSION}")
+
+
+def _field(path: str | Path, header: dict[str, str], name: str) -> Any:
+    if name not in header:
+        raise InputError(f"{path}: header lacks {name}")
+    try:
+        value = json.loads(header[name])
+        if name == "level_db" and (value is None or type(value) is int):
+            value = -math.inf if value is None else float(value)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: header field {name} is not JSON") from error
+    if type(value) is not _FIELDS[name]:  # bool is an int to isinstance
+        raise InputError(f"{path}: header field {name} is {header[name][:40]!r}, want {_KIND_NAMES[_FIELDS[name]]}")
+    return value
+
+
+def _write_whole(path: Path, data: bytes, *, force: bool) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder")
+        if path.exists() and not force:
+            raise InputError(f"{path}: exists already (use --force to overwrite)")
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,52 @@
+"""How loud a recording is: the one number by which recordings are matched before the model sees them."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BLOCK_SAMPLES = 4096
+ABSOLUTE_GATE_DB = -70.0
+RELATIVE_GATE_DB = -20.0
+
+
+class LevelMeter:
+    """Gated RMS level of a recording that arrives in blocks of any length.
+
+    Gating as in ITU-R BS.1770, without its ear filter: pieces of 4096 samples below -70 dBFS, and then those 20 dB
+    below the mean of the rest, don't count, so that pauses don't make a recording seem quiet.
+    """
+
+    def __init__(self) -> None:
+        self._powers: list[Tensor] = []
+        self._rest: Tensor | None = None
+
+    def add(self, waveform: Float[Tensor, "channels samples"]) -> None:
+        """Takes the next samples of the recording."""
+        power = waveform.square().mean(0)
+        if self._rest is not None:
+            power = torch.cat([self._rest, power])
+        whole = len(power) // BLOCK_SAMPLES * BLOCK_SAMPLES
+        self._powers.append(power[:whole].reshape(-1, BLOCK_SAMPLES).mean(1))
+        self._rest = power[whole:].clone()
+
+    @property
+    def level_db(self) -> float:
+        """Level so far in dBFS (a full-scale square wave has 0); -inf for silence."""
+        rest = [self._rest.mean()[None]] if self._rest is not None and len(self._rest) else []
+        power = torch.cat([*self._powers, *rest]).double() if self._powers or rest else torch.zeros(0)
+        loud = power[power > 10 ** (ABSOLUTE_GATE_DB / 10)]
+        if not len(loud):
+            loud = power[power > 0]
+        if not len(loud):
+            return -math.inf
+        loud = loud[loud >= loud.mean() * 10 ** (RELATIVE_GATE_DB / 10)]
+        return 10 * math.log10(float(loud.mean()))
+
+
+def level_db(waveform: Float[Tensor, "channels samples"]) -> float:
+    """Gated RMS level of a whole recording in dBFS; -inf for silence."""
+    meter = LevelMeter()
+    meter.add(waveform)
+    return meter.level_db

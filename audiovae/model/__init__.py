@@ -1,0 +1,1 @@
+"""Floor 2: spectrogram to latents and back."""

@@ -1,0 +1,130 @@
+"""The convolutional VAE: 2-D stages on the spectrogram image, 1-D stages that see the whole spectrum, latents."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from audiovae.config import Config
+from audiovae.model.blocks import ChannelNorm, ResidualBlock, Shuffle, Unshuffle
+from audiovae.model.posterior import LOGVAR_RANGE, Posterior
+from audiovae.model.principal_components import PrincipalComponents
+
+LOGVAR_START = -4.0
+"""Posterior log-variance before training: narrow, so that the components' codes get through."""
+
+
+class Encoder(nn.Module):
+    """Spectrogram to the posterior's parameters; each stage halves time."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        model, bands = config.model, config.spectrogram.n_bands
+        stages: list[nn.Module] = []
+        channels = 1
+        for width, stride, blocks in zip(model.channels, model.band_strides, model.encoder_blocks, strict=True):
+            stages.append(Unshuffle(channels, width, bands=stride, frames=2))
+            stages += [ResidualBlock(width, dimensions=2) for _ in range(blocks)]
+            channels, bands = width, bands // stride
+        width = model.bottleneck_width
+        self.stages = nn.Sequential(*stages)
+        self.fold = nn.Conv1d(channels * bands, width, 1)
+        self.bottleneck = _bottleneck(width, model.encoder_bottleneck_blocks)
+        self.head = nn.Conv1d(width, model.latent_channels * (2 if model.variational else 1), 1)
+        _start_at_zero(self.head)
+        with torch.no_grad():
+            self.head.bias[model.latent_channels :] = LOGVAR_START
+
+    def forward(
+        self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]
+    ) -> Float[Tensor, "batch parameters latent_frames"]:
+        image = self.stages(spectrogram.contiguous(memory_format=torch.channels_last))
+        return self.head(self.bottleneck(self.fold(image.flatten(1, 2))))
+
+
+class Decoder(nn.Module):
+    """Latents to spectrogram. The 1-D stage comes first, so that a latent can say *where* in the spectrum things lie."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        model, width = config.model, config.model.bottleneck_width
+        self.bands = config.spectrogram.n_bands
+        for stride in model.band_strides:
+            self.bands //= stride
+        self.embed = nn.Conv1d(model.latent_channels, width, 1)
+        self.bottleneck = _bottleneck(width, model.decoder_bottleneck_blocks)
+        self.unfold = nn.Conv1d(width, model.channels[-1] * self.bands, 1)
+        stages: list[nn.Module] = []
+        outwards = zip(
+            reversed(model.channels),
+            (*reversed(model.channels[:-1]), 1),
+            reversed(model.band_strides),
+            reversed(model.decoder_blocks),
+            strict=True,
+        )
+        for channels, channels_out, stride, blocks in outwards:
+            stages += [ResidualBlock(channels, dimensions=2) for _ in range(blocks)]
+            stages.append(Shuffle(channels, channels_out, bands=stride, frames=2))
+        _start_at_zero(stages[-1].conv)
+        self.stages = nn.Sequential(*stages)
+
+    def forward(
+        self, latents: Float[Tensor, "batch latent_channels latent_frames"]
+    ) -> Float[Tensor, "batch 1 n_bands frames"]:
+        image = self.unfold(functional.silu(self.bottleneck(self.embed(latents)))).unflatten(1, (-1, self.bands))
+        return self.stages(image.contiguous(memory_format=torch.channels_last))
+
+
+def _bottleneck(width: int, blocks: int) -> nn.Sequential:
+    residual = [ResidualBlock(width, dimensions=1) for _ in range(blocks)]
+    return nn.Sequential(ChannelNorm(width), *residual, ChannelNorm(width))
+
+
+def _start_at_zero(conv: nn.Module) -> None:
+    """The network's first output is nearly nothing: training starts from what the principal components do."""
+    with torch.no_grad():
+        conv.weight.mul_(0.01)
+        conv.bias.zero_()
+
+
+class VAE(nn.Module):
+    """Encoder and decoder, fully convolutional in time: any number of latent frames, ``time_stride`` frames each.
+
+    Both are the sum of a linear part, fitted by PCA, and a network that learns the rest.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.components = PrincipalComponents(
+            config.spectrogram.n_bands, config.model.time_stride, config.model.latent_channels
+        )
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]) -> Posterior:
+        """q(z given x). Frames must be a multiple of ``time_stride``. A plain autoencoder's has no width to sample."""
+        parameters = self.encoder(spectrogram).float()
+        linear = self.components.encode(spectrogram)
+        if not self.config.model.variational:
+            return Posterior(linear + parameters, torch.full_like(parameters, LOGVAR_RANGE[0]))
+        mean, logvar = parameters.chunk(2, dim=1)
+        return Posterior(linear + mean, logvar.clamp(*LOGVAR_RANGE))
+
+    def decode(
+        self, latents: Float[Tensor, "batch latent_channels latent_frames"]
+    ) -> Float[Tensor, "batch 1 n_bands frames"]:
+        """The mean of p(x given z)."""
+        return self.components.decode(latents) + self.decoder(latents).float()
+
+    @property
+    def context_latent_frames(self) -> int:
+        """Latent frames on either side that can influence one; a chunk with this much context equals the whole."""
+        model = self.config.model
+        encoder, decoder = float(2 * model.encoder_bottleneck_blocks), float(2 * model.decoder_bottleneck_blocks)
+        for stage, (down, up) in enumerate(zip(model.encoder_blocks, model.decoder_blocks, strict=True)):
+            # A 3-kernel reaches one place of its own stage, which is this share of a latent frame.
+            reach = 2 ** (stage + 1) / model.time_stride
+            encoder += 2 * down * reach
+            decoder += 2 * up * reach
+        return int(max(encoder, decoder)) + 1

@@ -1,0 +1,150 @@
+"""Waveform to normalised log-band spectrogram, and bands back to linear STFT magnitudes."""
+
+import math
+import warnings
+
+import numpy as np
+import torch
+import torchaudio
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from audiovae.config import SpectrogramConfig
+
+INVERSION_UPDATES = 5
+"""Multiplicative updates of the band inversion; more bring nothing on music."""
+
+
+class Spectrogram(nn.Module):
+    """Log-magnitudes in triangular bands, normalised by the constants of the config.
+
+    Frames are centred on multiples of ``hop_length`` and the waveform is taken to be zero outside, as in
+    ``torch.stft(center=True, pad_mode="constant")``, so a waveform has ``1 + samples // hop_length`` frames.
+    Magnitudes are in units of amplitude: a full-scale sine has about 1 in its bin.
+    """
+
+    window: Tensor
+    bank: Tensor
+    bank_transposed: Tensor
+    bank_column_sum: Tensor
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        super().__init__()
+        self.config = config
+        bank = band_bank(config)
+        # All of it follows from the config, so none of it is saved with the weights.
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("bank", _sparse(bank), persistent=False)
+        self.register_buffer("bank_transposed", _sparse(bank.T), persistent=False)
+        self.register_buffer("bank_column_sum", bank.sum(0).clamp_min(1e-8)[:, None], persistent=False)
+
+    @property
+    def full_scale(self) -> float:
+        """STFT magnitude of a full-scale sine on a bin: half the window's sum."""
+        return self.config.n_fft / 4
+
+    def forward(
+        self, waveform: Float[Tensor, "batch channels samples"], *, center: bool = True
+    ) -> Float[Tensor, "batch channels n_bands frames"]:
+        """Analyses a waveform; with ``center=False`` it already holds ``n_fft // 2`` samples of context on either side."""
+        stft = torch.stft(
+            waveform.flatten(0, 1),
+            self.config.n_fft,
+            self.config.hop_length,
+            window=self.window,
+            center=center,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return self.normalise(self.to_bands(stft.abs())).unflatten(0, waveform.shape[:2])
+
+    def to_bands(self, magnitude: Float[Tensor, "*batch bins frames"]) -> Float[Tensor, "*batch n_bands frames"]:
+        """STFT magnitudes to linear band amplitudes."""
+        columns = magnitude.movedim(-2, 0)
+        return (self.bank @ columns.flatten(1)).unflatten(1, columns.shape[1:]).movedim(0, -2) / self.full_scale
+
+    def normalise(self, bands: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Linear band amplitudes to the model's input."""
+        return ((bands + self.config.floor).log() - self.config.log_mean) / self.config.log_std
+
+    def denormalise(self, spectrogram: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The model's output to linear band amplitudes, never negative."""
+        log_bands = spectrogram * self.config.log_std + self.config.log_mean
+        # No music is louder than this; it keeps an untrained model's output finite.
+        return (log_bands.clamp(max=5.0).exp() - self.config.floor).clamp_min(0.0)
+
+    def magnitude(
+        self, spectrogram: Float[Tensor, "*batch n_bands frames"]
+    ) -> Float[Tensor, "*batch bins frames"]:
+        """Linear STFT magnitudes that have this spectrogram, by non-negative multiplicative updates.
+
+        The updates minimise the Kullback-Leibler divergence between given and resulting bands (Lee & Seung,
+        2001), started from the transposed bank; five of them do as well as non-negative least squares here.
+        """
+        columns = (self.denormalise(spectrogram) * self.full_scale).movedim(-2, 0)
+        bands = columns.flatten(1)
+        magnitude = self.bank_transposed @ bands
+        for _ in range(INVERSION_UPDATES):
+            ratio = bands / (self.bank @ magnitude).clamp_min(1e-9)
+            magnitude *= self.bank_transposed @ ratio
+            magnitude /= self.bank_column_sum
+        return magnitude.unflatten(1, columns.shape[1:]).movedim(0, -2)
+
+
+def band_bank(config: SpectrogramConfig) -> Float[Tensor, "n_bands bins"]:
+    """The triangular filters that turn STFT bins into bands."""
+    if config.bank == "mel":
+        return torchaudio.functional.melscale_fbanks(
+            config.n_bins,
+            config.f_min,
+            config.f_max,
+            config.n_bands,
+            config.sample_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        ).T.contiguous()
+    return _triangles(hybrid_edges(config), config.n_bins)
+
+
+def hybrid_edges(config: SpectrogramConfig) -> np.ndarray:
+    """Corners of the hybrid bank's triangles, in bins, ``n_bands + 2`` of them.
+
+    Neighbours are ``max(1, c * bin)`` apart: one bin where the ear is finer than the STFT, a constant ratio
+    above. The ratio c is found by bisection, so that the last corner falls on ``f_max``.
+    """
+    bin_hz = config.sample_rate / config.n_fft
+    first, last = config.f_min / bin_hz, config.f_max / bin_hz
+    if last - first < config.n_bands + 1:
+        raise ValueError(f"n_bands {config.n_bands} is more than the {last - first:.0f} bins between f_min and f_max")
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        ratio = (low + high) / 2
+        low, high = (ratio, high) if _edges(first, ratio, config.n_bands)[-1] < last else (low, ratio)
+    return _edges(first, high, config.n_bands)
+
+
+def _edges(first: float, ratio: float, n_bands: int) -> np.ndarray:
+    edges = [first]
+    for _ in range(n_bands + 1):
+        edges.append(min(edges[-1] + max(1.0, ratio * edges[-1]), 1e9))
+    return np.array(edges)
+
+
+def _triangles(edges: np.ndarray, n_bins: int) -> Float[Tensor, "n_bands bins"]:
+    bins = np.arange(n_bins)[None, :]
+    left, centre, right = (edges[i : len(edges) - 2 + i, None] for i in range(3))
+    filters = np.clip(np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)), 0.0, None)
+    # Each sums to one: noise keeps its level across bands, whatever their width.
+    return torch.from_numpy((filters / filters.sum(1, keepdims=True)).astype(np.float32))
+
+
+def _sparse(matrix: Float[Tensor, "rows columns"]) -> Tensor:
+    """A bank has two entries a column: as a sparse matrix it costs a tenth of the time."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        return matrix.to_sparse_csr()
+
+
+def magnitude_db(spectrogram: Float[Tensor, "*shape"], config: SpectrogramConfig) -> Float[Tensor, "*shape"]:
+    """A normalised spectrogram in dB relative to full scale, for pictures and measures."""
+    return (spectrogram * config.log_std + config.log_mean) * (20 / math.log(10))

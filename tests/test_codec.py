@@ -1,0 +1,151 @@
+"""The whole way, on a tiny untrained model: lengths, chunks, levels and channels don't depend on what it has learnt."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import noise, silence, stereo, tone
+
+from audiovae import codec as codec_module
+from audiovae.audio import Audio
+from audiovae.checkpoint import Facts, save_checkpoint
+from audiovae.codec import Codec, load
+from audiovae.config import Config, ModelConfig, SpectrogramConfig
+from audiovae.errors import InputError
+from audiovae.latents import count_latent_frames
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
+
+TINY = Config(
+    spectrogram=SpectrogramConfig(n_bands=64),
+    model=ModelConfig(channels=(8, 8, 8), bottleneck_width=16, latent_channels=8),
+)
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
+    save_checkpoint(path, model=VAE(TINY), prior=Prior.standard(8), facts=Facts())
+    return load(path, device="cpu")
+
+
+def recording(seconds: float, *, sample_rate: int = 44100, channels: int = 1) -> Audio:
+    generator = torch.Generator().manual_seed(0)
+    waveform = 0.1 * torch.randn(channels, round(seconds * sample_rate), generator=generator)
+    return Audio(waveform, sample_rate, source="noise")
+
+
+def test_latents_carry_the_recordings_facts(codec: Codec):
+    latents = codec.encode(recording(1.0, sample_rate=48000, channels=2))
+    assert latents.mean.shape == (2, 8, 1 + 44100 // 4096)
+    assert latents.mean.shape[-1] == count_latent_frames(48000, 48000, TINY)
+    assert (latents.sample_rate, latents.samples, latents.source) == (48000, 48000, "noise")
+    assert latents.checkpoint == codec.fingerprint
+    assert latents.level_db == pytest.approx(-20, abs=0.1)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 2205, 4095, 4096, 4097, 50_001])
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 48000, 192_000])
+def test_length_comes_back_to_the_sample(codec: Codec, samples: int, sample_rate: int):
+    audio = codec.decode(codec.encode(Audio(noise(samples=samples), sample_rate)), quality="draft")
+    assert (audio.samples, audio.sample_rate, audio.channels) == (samples, sample_rate, 1)
+    assert audio.waveform.isfinite().all()
+
+
+def test_stereo_stays_stereo(codec: Codec):
+    audio = codec.decode(codec.encode(Audio(stereo(), 44100)), quality="draft")
+    assert audio.waveform.shape == (2, 22_050)
+
+
+def test_silence_in_gives_silence_out(codec: Codec):
+    latents = codec.encode(Audio(silence(), 44100))
+    assert latents.level_db == -math.inf
+    assert not codec.decode(latents).waveform.any()
+
+
+def test_level_is_taken_out_and_put_back(codec: Codec):
+    loud = codec.encode(Audio(tone(), 44100))
+    quiet = codec.encode(Audio(tone() * 0.01, 44100))
+    torch.testing.assert_close(quiet.mean, loud.mean, atol=1e-3, rtol=1e-3)
+    assert quiet.level_db == pytest.approx(loud.level_db - 40, abs=0.01)
+    ratio = codec.decode(loud).waveform.norm() / codec.decode(quiet).waveform.norm()
+    assert float(ratio) == pytest.approx(100, rel=0.02)
+
+
+def test_chunks_change_nothing(codec: Codec, monkeypatch: pytest.MonkeyPatch):
+    audio = recording(9.0, sample_rate=32000, channels=2)
+    whole = codec.encode(audio)
+    whole_spectrogram = codec.spectrogram_of(whole)
+    for frames in (7, 32):
+        monkeypatch.setattr(codec_module, "CHUNK_LATENT_FRAMES", frames)
+        chunked = codec.encode(audio)
+        torch.testing.assert_close(chunked.mean, whole.mean, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(codec.spectrogram_of(whole), whole_spectrogram, atol=1e-4, rtol=1e-4)
+
+
+def test_file_and_audio_in_memory_give_the_same(codec: Codec, tmp_path: Path):
+    path = tmp_path / "a.wav"
+    recording(3.0, sample_rate=22050, channels=2).save(path)
+    torch.testing.assert_close(codec.encode(path).mean, codec.encode(Audio.load(path)).mean, atol=1e-5, rtol=1e-4)
+
+
+def test_stream_and_decode_give_the_same_samples(codec: Codec):
+    latents = codec.encode(recording(30.0, sample_rate=24000))
+    blocks = list(codec.stream(latents, quality="draft"))
+    assert len(blocks) > 2
+    assert max(block.shape[1] for block in blocks) < 16 * 24000
+    assert torch.equal(torch.cat(blocks, dim=1), codec.decode(latents, quality="draft").waveform)
+
+
+def test_save_writes_what_decode_returns(codec: Codec, tmp_path: Path):
+    latents = codec.encode(recording(1.0))
+    codec.save(latents, tmp_path / "out.flac")
+    error = Audio.load(tmp_path / "out.flac").waveform - codec.decode(latents).waveform
+    assert float(error.abs().max()) < 1e-6
+
+
+def test_same_input_and_seed_give_the_same_bytes(codec: Codec):
+    first, second = (codec.decode(codec.encode(recording(1.0))) for _ in range(2))
+    assert torch.equal(first.waveform, second.waveform)
+
+
+def test_generator_draws_a_sample_of_the_posterior(codec: Codec):
+    audio = recording(1.0)
+    mean = codec.encode(audio)
+    drawn = codec.encode(audio, generator=torch.Generator().manual_seed(1))
+    again = codec.encode(audio, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(drawn.mean, again.mean)
+    assert mean.logvar is not None
+    deviation = (drawn.mean - mean.mean) / (0.5 * mean.logvar).exp()
+    assert float(deviation.std()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_another_models_latents_are_refused_and_both_named(codec: Codec, tmp_path: Path):
+    torch.manual_seed(1)
+    save_checkpoint(tmp_path / "other.safetensors", model=VAE(TINY), prior=Prior.standard(8), facts=Facts())
+    other = load(tmp_path / "other.safetensors", device="cpu")
+    with pytest.raises(InputError, match=rf"noise: .*{codec.fingerprint}.*{other.fingerprint}"):
+        other.decode(codec.encode(recording(1.0)))
+
+
+def test_unknown_device_and_quality_are_refused(codec: Codec):
+    with pytest.raises(InputError, match="device tpu: must be one of auto, cpu, cuda"):
+        load(codec.checkpoint.source, device="tpu")
+    with pytest.raises(InputError, match="quality finest: must be one of draft, standard, best"):
+        codec.decode(codec.encode(recording(0.1)), quality="finest")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_missing_cuda_is_said(codec: Codec):
+    with pytest.raises(InputError, match="device cuda: torch finds no CUDA device here"):
+        load(codec.checkpoint.source, device="cuda")
+
+
+@pytest.mark.gpu
+def test_cuda_gives_what_the_cpu_gives(codec: Codec):
+    cuda = load(codec.checkpoint.source, device="cuda")
+    audio = recording(3.0, channels=2)
+    torch.testing.assert_close(cuda.encode(audio).mean, codec.encode(audio).mean, atol=1e-2, rtol=1e-2)
+    assert cuda.decode(cuda.encode(audio)).waveform.shape == audio.waveform.shape

@@ -1,0 +1,289 @@
+"""Phase reconstruction: against librosa, torch and known answers."""
+
+import math
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from audiovae.griffin_lim import _start_phase, _Stft, griffin_lim
+
+SAMPLE_RATE, N_FFT, HOP = 44100, 2048, 512
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def stft(waveform: Tensor, n_fft: int = N_FFT, hop_length: int = HOP) -> Tensor:
+    window = torch.hann_window(n_fft)
+    return torch.stft(waveform, n_fft, hop_length, window=window, center=True, pad_mode="constant", return_complex=True)
+
+
+def convergence_db(waveform: Tensor, magnitude: Tensor) -> float:
+    error = stft(waveform).abs() - magnitude
+    return float(20 * torch.log10(error.norm() / magnitude.norm()))
+
+
+def seconds(duration: float) -> Tensor:
+    return torch.arange(int(duration * SAMPLE_RATE) // HOP * HOP) / SAMPLE_RATE
+
+
+def chord(duration: float = 2.0) -> Tensor:
+    """Three harmonic notes, struck anew every half second, decaying."""
+    time = seconds(duration)
+    decay = torch.exp(-6 * (time % 0.5))
+    notes = [sum(torch.sin(2 * math.pi * k * f * time + k) / k for k in range(1, 12)) for f in (220.0, 277.2, 329.6)]
+    return 0.1 * decay * sum(notes)
+
+
+def bursts(duration: float = 2.0) -> Tensor:
+    """Decaying noise, five times a second, with silence between."""
+    time = seconds(duration)
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(1))
+    return 0.3 * noise * torch.exp(-40 * (time % 0.2)) * ((time % 0.2) < 0.15)
+
+
+def vibrato(duration: float) -> Tensor:
+    time = seconds(duration)
+    wobble = 3 * torch.sin(2 * math.pi * 0.7 * time)
+    return sum(0.1 / k * torch.sin(k * (2 * math.pi * 110 * time + 0.3 * wobble) + k) for k in range(1, 20))
+
+
+SOUNDS = {"chord": chord, "bursts": bursts, "both": lambda: chord() + bursts()}
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+@pytest.mark.parametrize("iterations", [4, 32])
+def test_closer_than_librosa_at_equal_iterations(sound, iterations):
+    magnitude = stft(SOUNDS[sound]()).abs()
+    theirs = librosa.griffinlim(
+        magnitude.numpy(), n_iter=iterations, hop_length=HOP, n_fft=N_FFT, momentum=0.99, init="random", random_state=0
+    )
+    ours = griffin_lim(magnitude[None], hop_length=HOP, iterations=iterations)[0]
+    assert convergence_db(ours, magnitude) <= convergence_db(torch.from_numpy(theirs), magnitude) + 0.3
+
+
+def test_iterations_help_and_momentum_helps_more():
+    magnitude = stft(chord() + bursts()).abs()
+
+    def reached(iterations, momentum):
+        waveform = griffin_lim(magnitude[None], hop_length=HOP, iterations=iterations, momentum=momentum)
+        return convergence_db(waveform[0], magnitude)
+
+    start, plain, fast = reached(0, 0.0), reached(16, 0.0), reached(16, 0.99)
+    assert fast < plain < start
+
+
+def test_start_is_nearly_right_for_a_steady_tone():
+    tone = 0.5 * torch.sin(2 * math.pi * 1234.5 * seconds(1.0))
+    magnitude = stft(tone).abs()
+    waveform = griffin_lim(magnitude[None], hop_length=HOP, iterations=0)[0]
+    assert convergence_db(waveform, magnitude) < -30
+    # Integrating the phase steps keeps the frequency: 1 s of them would drift by a cycle for an error of 1 Hz.
+    middle = waveform[8192:-8192].double()
+    spectrum = torch.fft.rfft(middle * torch.hann_window(len(middle), dtype=torch.float64), n=2**20).abs()
+    assert int(spectrum.argmax()) * SAMPLE_RATE / 2**20 == pytest.approx(1234.5, abs=0.5)
+
+
+@pytest.mark.parametrize(("n_fft", "hop_length"), [(2048, 512), (512, 64), (400, 80), (8, 2)])
+def test_framing_is_that_of_torch_and_librosa(n_fft, hop_length):
+    waveform = chord(1.5)[: 100 * hop_length]
+    expected = stft(waveform, n_fft, hop_length)
+    frames = _Stft(n_fft, hop_length, 101, torch.zeros(1, 0))
+    padded = torch.nn.functional.pad(waveform, (n_fft // 2, n_fft // 2))
+    spectrum = frames.analyse(padded)(0, 101)
+    torch.testing.assert_close(spectrum, expected.T, atol=1e-4, rtol=1e-4)
+    librosa_spectrum = librosa.stft(waveform.numpy(), n_fft=n_fft, hop_length=hop_length, pad_mode="constant")
+    np.testing.assert_allclose(spectrum.T.numpy(), librosa_spectrum, atol=1e-4, rtol=1e-4)
+    inverse = frames.synthesise(lambda first, last: spectrum[first:last].clone(), spectrum.abs()[None])
+    torch.testing.assert_close(inverse[0], padded, atol=1e-5, rtol=1e-4)
+
+
+def test_inconsistent_spectrum_is_inverted_as_torch_does():
+    generator = torch.Generator().manual_seed(0)
+    magnitude, angle = torch.rand(2, 20, 1025, generator=generator)
+    spectrum = torch.polar(magnitude, 2 * math.pi * angle)
+    frames = _Stft(N_FFT, HOP, 20, torch.zeros(1, 0))
+    ours = frames.synthesise(lambda first, last: spectrum[first:last].clone(), magnitude[None])[0]
+    theirs = torch.istft(spectrum.T, N_FFT, HOP, window=torch.hann_window(N_FFT), center=True)
+    torch.testing.assert_close(ours[N_FFT // 2 : -N_FFT // 2], theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_is_fast_griffin_lim_as_the_paper_writes_it():
+    """t_n = P_C1 P_C2 c_(n-1); c_n = t_n + a (t_n - t_(n-1)): spectra extrapolated, not signals as in the module."""
+    magnitude = stft(chord(0.5)).abs()
+    frames = magnitude.shape[1]
+    peak = magnitude.max()
+    angle = _start_phase(_Stft(N_FFT, HOP, frames, torch.zeros(1, 0)), (magnitude / peak).T.contiguous(), seed=0).T
+    window = torch.hann_window(N_FFT)
+    extrapolated, previous = torch.polar(magnitude, angle), None
+    for _ in range(5):
+        projected = magnitude * extrapolated / extrapolated.abs().clamp_min(1e-20)
+        consistent = stft(torch.istft(projected, N_FFT, HOP, window=window))
+        extrapolated = consistent if previous is None else consistent + 0.99 * (consistent - previous)
+        previous = consistent
+    projected = magnitude * extrapolated / extrapolated.abs().clamp_min(1e-20)
+    expected = torch.istft(projected, N_FFT, HOP, window=window)
+    ours = griffin_lim(magnitude[None], hop_length=HOP, iterations=5)[0]
+    assert (ours - expected).norm() < 1e-2 * expected.norm()
+
+
+@pytest.mark.parametrize(("n_fft", "hop_length", "frames"), [(2048, 512, 40), (512, 64, 7), (400, 80, 300), (4, 1, 9)])
+def test_length(n_fft, hop_length, frames):
+    magnitude = torch.rand(2, n_fft // 2 + 1, frames, generator=torch.Generator().manual_seed(0))
+    waveform = griffin_lim(magnitude, hop_length=hop_length, iterations=2)
+    assert waveform.shape == (2, (frames - 1) * hop_length)
+    assert waveform.dtype == torch.float32
+    assert waveform.isfinite().all()
+
+
+def test_same_seed_same_waveform_and_seed_is_inaudible():
+    magnitude = stft(0.5 * torch.sin(2 * math.pi * 1000 * seconds(0.5))).abs()[None]
+    first, again, other = (griffin_lim(magnitude, hop_length=HOP, iterations=3, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert (first - other).abs().max() < 0.01
+
+
+def test_input_is_left_alone_and_level_carries_over():
+    magnitude = stft(chord(0.5)).abs()[None]
+    kept = magnitude.clone()
+    waveform = griffin_lim(magnitude, hop_length=HOP, iterations=3)
+    assert torch.equal(magnitude, kept)
+    torch.testing.assert_close(griffin_lim(2.0**-30 * magnitude, hop_length=HOP, iterations=3) * 2.0**30, waveform)
+
+
+def test_channels_keep_their_levels_and_share_the_phase():
+    source = chord() + bursts()
+    left = stft(source).abs()
+    waveform = griffin_lim(torch.stack([left, 0.25 * left]), hop_length=HOP, iterations=8)
+    torch.testing.assert_close(waveform[1], 0.25 * waveform[0], atol=1e-5, rtol=1e-4)
+    alone = griffin_lim(left[None], hop_length=HOP, iterations=8)[0]
+    assert convergence_db(waveform[0], left) == pytest.approx(convergence_db(alone, left), abs=0.5)
+
+
+def test_mono_sum_of_two_sources_has_the_sum_of_the_magnitudes():
+    tone, noise = stft(chord()).abs(), stft(bursts()).abs()
+    magnitude = torch.stack([0.9 * tone + 0.3 * noise, 0.2 * tone + 0.8 * noise])
+    waveform = griffin_lim(magnitude, hop_length=HOP, iterations=16)
+    apart = torch.cat(
+        [griffin_lim(row[None], hop_length=HOP, iterations=16, seed=i) for i, row in enumerate(magnitude)]
+    )
+    shared_db, apart_db = (convergence_db(both.sum(0), magnitude.sum(0)) for both in (waveform, apart))
+    assert shared_db < -15
+    assert shared_db < apart_db - 3
+    for channel, target in zip(waveform, magnitude, strict=True):
+        assert channel.norm() / waveform.norm() == pytest.approx(float(target.norm() / magnitude.norm()), rel=0.03)
+
+
+def in_blocks(
+    magnitude: Tensor, *, block: int, context: int, look_ahead: int, iterations: int
+) -> tuple[Tensor, list[int]]:
+    """A long recording as a caller makes it: each block sees some past, and some future that it doesn't emit."""
+    frames, waveform, joins = magnitude.shape[2], magnitude.new_zeros(magnitude.shape[0], 0), []
+    for start in range(0, frames - 1, block):
+        stop, left = min(start + block, frames - 1), max(0, start - context)
+        past = waveform[:, left * HOP :]
+        made = griffin_lim(
+            magnitude[:, :, left : stop + look_ahead + 1], hop_length=HOP, iterations=iterations, past=past
+        )
+        assert torch.equal(made[:, : past.shape[1]], past)
+        joins += [start * HOP] if start else []
+        waveform = torch.cat([waveform, made[:, past.shape[1] : (stop - left) * HOP]], 1)
+    return waveform, joins
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_join_without_a_seam(channels):
+    sound = vibrato(6.0)
+    gains = torch.tensor([1.0, 0.3])[:channels, None]
+    magnitude = stft(gains * sound).abs()
+    block = 1 + (magnitude.shape[2] - 1) // 3
+    waveform, joins = in_blocks(magnitude, block=block, context=8, look_ahead=32, iterations=16)
+    assert waveform.shape == (channels, len(sound))
+    assert len(joins) == 2
+    made = stft(waveform).abs()
+    error = (made - magnitude).norm(dim=1) / magnitude.norm(dim=1)
+    curvature = waveform.diff(n=2).abs()
+    for join in joins:
+        frame = join // HOP
+        near, around = slice(frame - 2, frame + 3), slice(frame - 60, frame - 4)
+        assert (error[:, near].amax(1) <= 1.2 * error[:, around].amax(1)).all()
+        assert (curvature[:, join - 4 : join + 40].amax(1) <= curvature[:, join - 8000 : join - 100].amax(1)).all()
+        level = made[:, :, near].norm(dim=1) / magnitude[:, :, near].norm(dim=1)
+        assert (20 * torch.log10(level)).abs().max() < 0.1
+
+
+def test_continuation_ignores_what_the_magnitudes_say_about_the_past():
+    magnitude = stft(chord(1.0)).abs()[None]
+    past = griffin_lim(magnitude, hop_length=HOP, iterations=8)[:, : 20 * HOP]
+    expected = griffin_lim(magnitude, hop_length=HOP, iterations=8, past=past)
+    # The window of frame 17 ends two hops later, with frame 19; frame 16 is looked at for the frequencies of 17.
+    magnitude[:, :, :16] = magnitude[:, :, :16].flip(2)
+    assert torch.equal(griffin_lim(magnitude, hop_length=HOP, iterations=8, past=past), expected)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 39])
+def test_past_of_any_number_of_hops_is_returned_exactly(hops):
+    magnitude = stft(chord(1.0)).abs()[None, :, :40]
+    past = chord(1.0)[None, : hops * HOP]
+    waveform = griffin_lim(magnitude, hop_length=HOP, iterations=4, past=past)
+    assert torch.equal(waveform[:, : hops * HOP], past)
+    assert waveform.shape == (1, 39 * HOP)
+    assert waveform.isfinite().all()
+
+
+@pytest.mark.parametrize("iterations", [0, 5])
+@pytest.mark.parametrize("frames", [1, 2, 30])
+def test_silence_is_exactly_zero(iterations, frames):
+    waveform = griffin_lim(torch.zeros(2, 1025, frames), hop_length=HOP, iterations=iterations)
+    assert torch.equal(waveform, torch.zeros(2, (frames - 1) * HOP))
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1.0, 1e30])
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_no_nan_with_silent_frames_and_extreme_levels(scale, iterations):
+    magnitude = stft(chord(0.5)).abs()
+    magnitude[:, 10:20] = 0
+    magnitude[500:] = 0
+    waveform = griffin_lim(scale * magnitude[None], hop_length=HOP, iterations=iterations)
+    assert waveform.isfinite().all()
+    assert (waveform[:, 13 * HOP : 17 * HOP] == 0).all()
+    past = griffin_lim(magnitude[None], hop_length=HOP, iterations=0)[:, : 8 * HOP]
+    continued = griffin_lim(0 * magnitude[None], hop_length=HOP, iterations=iterations, past=past)
+    assert continued.isfinite().all()
+    assert (continued[:, 9 * HOP :] == 0).all()
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_very_short_recordings_keep_their_level(frames):
+    sound = chord(0.2)[: (frames - 1) * HOP]
+    waveform = griffin_lim(stft(sound).abs()[None], hop_length=HOP, iterations=16)[0]
+    assert 20 * math.log10(waveform.norm() / sound.norm()) == pytest.approx(0, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((1, 1025, 4), {"hop_length": 500}, r"n_fft 2048 \(1025 bins\) must be a multiple of hop_length 500"),
+        ((1, 1025, 4), {"hop_length": 1024}, "hop_length 1024, at least 4 times it"),
+        ((1, 1025, 4), {"hop_length": 0}, "hop_length 0"),
+        ((1, 1, 4), {}, r"n_fft 0 \(1 bins\)"),
+        ((1, 1025, 0), {}, "1 channels and 0 frames"),
+        ((0, 1025, 4), {}, "0 channels and 4 frames"),
+        ((1, 1025, 4), {"iterations": -1}, "iterations -1 must not be negative"),
+        ((1, 1025, 4), {"past": torch.zeros(1, 700)}, "past of 1 channels, 700 samples .* multiple of hop_length 512"),
+        ((2, 1025, 4), {"past": torch.zeros(1, 512)}, "past of 1 channels, 512 samples must have 2 channels"),
+        ((1, 1025, 4), {"past": torch.zeros(1, 2048)}, "at most 1536"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        griffin_lim(torch.ones(shape), **{"hop_length": HOP, "iterations": 1, **options})

@@ -1,0 +1,342 @@
+import math
+
+import pytest
+import torch
+
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.interpolation import (
+    Curve,
+    blend,
+    interpolate,
+    interpolate_curve,
+    join,
+    lerp,
+    slerp,
+    spherical_mean,
+    steps,
+)
+from audiovae.latents import Latents, count_latent_frames
+
+CONFIG = Config()
+
+
+def recording(samples=9000, *, sample_rate=44100, channels=1, seed=0, source="a.wav", level_db=-20.0, checkpoint="f"):
+    frames = count_latent_frames(samples, sample_rate, CONFIG)
+    mean = torch.randn(channels, 8, frames, generator=torch.Generator().manual_seed(seed))
+    return Latents(mean, torch.zeros_like(mean), source, sample_rate, samples, level_db, checkpoint)
+
+
+def frames(*vectors) -> torch.Tensor:
+    """Latent frames given one by one, as [latent_channels, latent_frames]."""
+    return torch.tensor(vectors).T
+
+
+def assert_obeys_the_frame_rule(latents):
+    assert latents.latent_frames == count_latent_frames(latents.samples, latents.sample_rate, CONFIG)
+
+
+PAIR = (torch.randn(2, 8, 50), torch.randn(2, 8, 50))
+
+
+def test_lerp_is_the_straight_line():
+    assert torch.equal(lerp(frames([0.0, 2.0]), frames([4.0, 0.0]), 0.25), frames([1.0, 1.5]))
+    assert torch.equal(lerp(frames([0.0, 2.0]), frames([4.0, 0.0]), 2), frames([8.0, -2.0]))
+
+
+def test_slerp_walks_the_quarter_circle():
+    east, north = frames([1.0, 0.0]), frames([0.0, 1.0])
+    for weight, degrees in ((0.5, 45), (1 / 3, 30), (2, 180), (-1, -90)):
+        angle = math.radians(degrees)
+        assert slerp(east, north, weight).allclose(frames([math.cos(angle), math.sin(angle)]), atol=1e-6)
+
+
+def test_slerp_moves_the_norm_straight():
+    out = slerp(frames([2.0, 0.0]), frames([0.0, 4.0]), 0.5)
+    assert out.allclose(frames([3 / math.sqrt(2), 3 / math.sqrt(2)]))
+    a, b = PAIR
+    expected = torch.lerp(a.norm(dim=1), b.norm(dim=1), 0.3)
+    assert slerp(a, b, 0.3).norm(dim=1).allclose(expected, rtol=1e-5)
+    assert slerp(frames([1.0, 0.0]), frames([0.0, 5.0]), -1.0).norm() == 0  # not turned round
+
+
+def test_slerp_turns_evenly():
+    a, b = (x / x.norm(dim=1, keepdim=True) for x in PAIR)
+    whole = (a * b).sum(1).acos()
+    assert (a * slerp(a, b, 0.3)).sum(1).acos().allclose(0.3 * whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("function", [lerp, slerp])
+def test_ends_are_exact(function):
+    a, b = PAIR
+    b = 1e6 * b
+    assert torch.equal(function(a, b, 0), a)
+    assert torch.equal(function(a, b, 1), b)
+    weights = torch.linspace(0, 1, 50)
+    moving = function(a, b, weights)
+    assert torch.equal(moving[..., 0], a[..., 0])
+    assert torch.equal(moving[..., -1], b[..., -1])
+    assert moving[..., 20:21].allclose(function(a[..., 20:21], b[..., 20:21], float(weights[20])))
+
+
+def test_slerp_takes_the_straight_line_where_there_is_no_circle():
+    a = frames([1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [0.0, 0.0], [3.0, 0.0])
+    b = frames([2.0, 4.0], [-2.0, -4.0], [1.0, 0.0], [0.0, 0.0], [3.0, 1e-7])
+    for weight in (0.25, 0.5, 0.75, 1.5):
+        assert slerp(a, b, weight).allclose(lerp(a, b, weight))
+
+
+def test_slerp_keeps_nan_to_its_frame():
+    a, b = frames([1.0, 0.0], [1.0, 0.0], [math.inf, 0.0]), frames([math.nan, 1.0], [0.0, 1.0], [0.0, 1.0])
+    out = slerp(a, b, 0.5)
+    assert out[0, 0].isnan()
+    assert out[1, 0] == 0.5
+    assert out[:, 1].allclose(torch.full((2,), math.sqrt(0.5)))
+    assert torch.equal(slerp(a, b, 0), a)
+
+
+def test_slerp_is_continuous_next_to_parallel():
+    a = torch.tensor([[1.0], [0.0]])
+    for angle in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
+        b = torch.tensor([[math.cos(angle)], [math.sin(angle)]])
+        expected = torch.tensor([[math.cos(angle / 4)], [math.sin(angle / 4)]])
+        assert (slerp(a, b, 0.25) - expected).abs().max() < 1e-6
+
+
+def test_spherical_mean_of_two_is_slerp():
+    a, b = PAIR
+    assert spherical_mean(torch.stack([a, b]), [0.7, 0.3]).allclose(slerp(a, b, 0.3), atol=1e-5)
+
+
+def test_spherical_mean_of_three_axes_is_their_diagonal():
+    axes = torch.eye(3)[:, :, None]
+    third = [1 / 3, 1 / 3, 1 / 3]
+    assert spherical_mean(axes, third).allclose(torch.full((3, 1), math.sqrt(1 / 3)))
+    assert spherical_mean(2 * axes, third).allclose(torch.full((3, 1), 2 * math.sqrt(1 / 3)))
+
+
+def test_spherical_mean_balances_the_steps_to_all_points():
+    points = torch.randn(4, 8, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    points /= points.norm(dim=1, keepdim=True)
+    shares = [0.1, 0.2, 0.3, 0.4]
+    middle = spherical_mean(points, shares)
+    cosine = (points * middle).sum(1, keepdim=True)
+    steps_to = (points - cosine * middle) * cosine.acos() / (1 - cosine**2).sqrt()
+    assert torch.einsum("r,rcf->cf", torch.tensor(shares, dtype=torch.float64), steps_to).abs().max() < 1e-6
+
+
+def test_spherical_mean_without_a_direction_is_straight():
+    points = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, math.nan]])[:, None, :]
+    out = spherical_mean(points, [0.5, 0.5, 0.0])
+    assert out[0, :2].tolist() == [0.0, 0.0]
+    assert out[0, 2].isnan()
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_weights_0_and_1_are_the_recordings_exactly(path):
+    a, b = recording(9000, level_db=-12.0), recording(50000, seed=1, level_db=-math.inf)
+    for weight, end in ((0, a), (1, b)):
+        out = interpolate(a, b, weight=weight, path=path)
+        assert torch.equal(out.mean, end.mean)
+        assert (out.samples, out.sample_rate, out.level_db) == (end.samples, end.sample_rate, end.level_db)
+        assert out.logvar is None
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("fit", ["stretch", "loop", "trim"])
+def test_interpolation_is_symmetric(path, fit):
+    a, b = recording(9000, level_db=-12.0), recording(50000, seed=1, sample_rate=48000, channels=2)
+    for weight in (0.0, 0.2, 0.5, 0.9):
+        one = interpolate(a, b, weight=weight, path=path, fit=fit)
+        other = interpolate(b, a, weight=1 - weight, path=path, fit=fit)
+        assert one.mean.allclose(other.mean, atol=1e-5)
+        assert (one.samples, one.sample_rate) == (other.samples, other.sample_rate)
+        assert one.level_db == pytest.approx(other.level_db)
+        assert_obeys_the_frame_rule(one)
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_a_recording_interpolated_with_itself_is_itself(path):
+    a = recording(level_db=-33.0)
+    out = interpolate(a, a, weight=0.4, path=path)
+    assert out.mean.allclose(a.mean, atol=1e-6)
+    assert (out.samples, out.level_db) == (a.samples, a.level_db)
+
+
+def test_provenance_says_what_it_was_made_of():
+    a, b = recording(source="flute.wav"), recording(source="cello.flac", seed=1)
+    assert interpolate(a, b).source == "interpolate(flute.wav, cello.flac, weight=0.5)"
+    assert (
+        interpolate(a, b, weight=0.25, path="spherical", fit="loop").source
+        == "interpolate(flute.wav, cello.flac, weight=0.25, path=spherical, fit=loop)"
+    )
+    assert blend([a, b], [1, 3]).source == "blend(flute.wav: 0.25, cello.flac: 0.75)"
+    curve = Curve.parse("0:0,1:1")
+    assert interpolate_curve(a, b, curve).source == "interpolate(flute.wav, cello.flac, curve=0:0,1:1)"
+    assert join([a, b]).source == "join(flute.wav, cello.flac)"
+    assert interpolate(a, b).checkpoint == "f"
+
+
+def test_blend_is_the_weighted_mean():
+    a, b, c = (recording(seed=seed, level_db=level) for seed, level in ((0, -10.0), (1, -20.0), (2, -40.0)))
+    out = blend([a, b, c], [1, 1, 2])
+    assert out.mean.allclose(0.25 * a.mean + 0.25 * b.mean + 0.5 * c.mean)
+    assert out.level_db == pytest.approx(-27.5)
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_blend_does_not_depend_on_scale_or_order(path):
+    a, b, c = recording(9000), recording(20000, seed=1), recording(50000, seed=2)
+    out = blend([a, b, c], [0.2, 0.5, 0.3], path=path)
+    for other in (blend([a, b, c], [2, 5, 3], path=path), blend([c, a, b], [3, 2, 5], path=path)):
+        assert out.mean.allclose(other.mean, atol=1e-5)
+        assert out.samples == other.samples
+    assert_obeys_the_frame_rule(out)
+
+
+def test_blend_of_one_weight_is_that_recording_exactly():
+    recordings = [recording(9000), recording(20000, seed=1), recording(50000, seed=2)]
+    for path in ("linear", "spherical"):
+        out = blend(recordings, [0, 7, 0], path=path)
+        assert torch.equal(out.mean, recordings[1].mean)
+        assert out.samples == 20000
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([0.0, 0.0], "weights 0, 0: must be finite and must not sum to 0"),
+        ([1.0, -1.0], "weights 1, -1: must be finite and must not sum to 0"),
+        ([math.nan, 1.0], "weights nan, 1: must be finite"),
+        ([math.inf, 1.0], "weights inf, 1: must be finite"),
+        ([1.0], "weights 1: 1 for 2 recordings"),
+    ],
+)
+def test_weights_that_can_not_be_normalised_are_refused(weights, message):
+    with pytest.raises(InputError, match=message):
+        blend([recording(), recording(seed=1)], weights)
+
+
+def test_recordings_of_different_models_are_refused():
+    a, b = recording(), recording(source="b.wav", checkpoint="g")
+    for function in (interpolate, lambda a, b: interpolate_curve(a, b, Curve.parse("0:0,1:1")), lambda *x: join(x)):
+        with pytest.raises(InputError, match=r"b\.wav: encoded by checkpoint g, but a\.wav by f"):
+            function(a, b)
+
+
+@pytest.mark.parametrize(
+    ("text", "curve"),
+    [
+        ("0:0,1:1", Curve((0.0, 1.0), (0.0, 1.0))),
+        (" 0 : 1 , 0.5:0 ", Curve((0.0, 0.5), (1.0, 0.0))),
+        ("0s:0,2.5s:1", Curve((0.0, 2.5), (0.0, 1.0), in_seconds=True)),
+        ("0:.5", Curve((0.0,), (0.5,))),
+    ],
+)
+def test_curves_are_parsed_and_printed(text, curve):
+    assert Curve.parse(text) == curve
+    assert Curve.parse(str(curve)) == curve
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "'' is not time:weight, as in 0:0,1:1"),
+        ("0:0,", "'' is not time:weight"),
+        ("0:0,1", "'1' is not time:weight"),
+        ("0:0,one:1", "'one:1' is not time:weight"),
+        ("0:0:0", "'0:0:0' is not time:weight"),
+        ("0:0,1s:1", "times must be all shares or all seconds"),
+        ("0:0,2:1", r"times must be shares from 0 to 1 \(write 2.5s for seconds\)"),
+        ("-1s:0,2s:1", "times must be seconds from 0 on"),
+        ("0:0,nan:1", "times must be shares"),
+        ("0s:0,infs:1", "times must be seconds"),
+        ("0.5:0,0.5:1", "times must increase"),
+        ("1:0,0:1", "times must increase"),
+        ("0:0,1:1.5", "weights must be 0 to 1"),
+        ("0:nan,1:1", "weights must be 0 to 1"),
+    ],
+)
+def test_curves_that_make_no_sense_are_refused(text, reason):
+    with pytest.raises(InputError, match=f"^curve {text}: {reason}"):
+        Curve.parse(text)
+
+
+def test_curve_is_straight_between_and_constant_beyond():
+    shares = torch.tensor([0.0, 0.25, 0.375, 0.5, 1.0], dtype=torch.float64)
+    expected = [0.2, 0.2, 0.6, 1.0, 1.0]
+    assert Curve.parse("0.25:0.2,0.5:1").weights_at(shares, duration_seconds=8.0).tolist() == pytest.approx(expected)
+    assert Curve.parse("2s:0.2,4s:1").weights_at(shares, duration_seconds=8.0).tolist() == pytest.approx(expected)
+
+
+def test_mean_weight_of_known_curves():
+    assert Curve.parse("0:0,1:1").mean_weight(3.0) == 0.5
+    assert Curve.parse("0.5:0,1:1").mean_weight(3.0) == 0.25
+    assert Curve.parse("0s:0,2s:1").mean_weight(4.0) == 0.75
+    assert Curve.parse("0s:0,2s:1").mean_weight(1.0) == 0.25
+    assert Curve.parse("0s:0,2s:1").mean_weight(0.0) == 0.0
+
+
+@pytest.mark.parametrize("path", ["linear", "spherical"])
+def test_curve_moves_from_one_to_the_other(path):
+    a, b = recording(50000, level_db=-10.0), recording(50000, seed=1, level_db=-20.0)
+    out = interpolate_curve(a, b, Curve.parse("0:0,0.25:0,0.75:1"), path=path)
+    assert (out.samples, out.level_db) == (50000, -15.0)
+    quarter = out.latent_frames // 4
+    assert torch.equal(out.mean[..., :quarter], a.mean[..., :quarter])
+    assert torch.equal(out.mean[..., -quarter:], b.mean[..., -quarter:])
+    middle = out.latent_frames // 2
+    assert out.mean[..., middle].allclose(interpolate(a, b, path=path).mean[..., middle], atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["0:0.3", "1s:0.3,2s:0.3"])
+def test_constant_curve_is_interpolate(text):
+    a, b = recording(9000), recording(50000, seed=1, level_db=-30.0)
+    moving, fixed = interpolate_curve(a, b, Curve.parse(text)), interpolate(a, b, weight=0.3)
+    assert moving.mean.allclose(fixed.mean, atol=1e-5)
+    assert moving.samples == fixed.samples
+    assert moving.level_db == pytest.approx(fixed.level_db)
+    assert_obeys_the_frame_rule(moving)
+
+
+def test_curve_out_of_silence_keeps_the_sound_s_level():
+    silence, sound = recording(level_db=-math.inf), recording(seed=1, level_db=-18.0)
+    assert interpolate_curve(silence, sound, Curve.parse("0:0,1:1")).level_db == -18.0
+
+
+def test_join_drops_only_the_partial_frames_between():
+    a, b = recording(3 * 4096 + 5), recording(2 * 4096 + 9, seed=1)
+    out = join([a, b, a])
+    assert torch.equal(out.mean, torch.cat([a.mean[..., :3], b.mean[..., :2], a.mean], dim=2))
+    assert out.samples == (3 + 2 + 3) * 4096 + 5
+    assert_obeys_the_frame_rule(out)
+
+
+def test_join_of_one_is_that_one():
+    a = recording(sample_rate=48000)
+    out = join([a])
+    assert torch.equal(out.mean, a.mean)
+    assert (out.samples, out.level_db) == (a.samples, a.level_db)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 48000, 96000])
+def test_join_of_a_path_obeys_the_frame_rule(sample_rate):
+    a = recording(sample_rate // 3, sample_rate=sample_rate)
+    b = recording(30000, seed=1, channels=2, level_db=-40.0)
+    out = join([interpolate(a, b, weight=weight) for weight in steps(9)] + [recording(100)])
+    assert_obeys_the_frame_rule(out)
+    assert out.sample_rate == max(sample_rate, 44100)
+    assert out.channels == 2
+    assert -40 < out.level_db < -20
+
+
+def test_join_of_nothing_is_refused():
+    with pytest.raises(InputError, match="latents: none given"):
+        join([])
+
+
+def test_steps_are_even_and_end_exactly():
+    assert steps(2) == [0.0, 1.0]
+    assert steps(5) == [0.0, 0.25, 0.5, 0.75, 1.0]
+    with pytest.raises(InputError, match="steps 1: a path has at least 2"):
+        steps(1)
