@@ -8,7 +8,9 @@ import soundfile
 from audiovae.errors import InputError
 
 SUFFIXES = frozenset(
-    f".{name.lower()}" for name in (*soundfile.available_formats(), "aif", "oga", "opus") if name not in ("RAW", "MAT4", "MAT5")
+    f".{name.lower()}"
+    for name in (*soundfile.available_formats(), "aif", "oga", "opus")
+    if name not in ("RAW", "MAT4", "MAT5")
 )
 """File name endings that are taken for audio, in lower case."""
 

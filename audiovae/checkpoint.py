@@ -108,7 +108,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable checkpoint (a whole safetensors file is wanted): {_line(error)}") from error
+        raise InputError(
+            f"{path}: not a readable checkpoint (a whole safetensors file is wanted): {_line(error)}"
+        ) from error
 
 
 def _check_format(header: dict[str, str], path: Path) -> None:

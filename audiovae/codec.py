@@ -1,7 +1,7 @@
 """Audio of any length to latents and back: level, chunks, channels, device. The whole way in one place."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.griffin_lim import griffin_lim
 from audiovae.latents import Latents, count_latent_frames
-from audiovae.level import LevelMeter
+from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
 from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
 from audiovae.resampling import Resampler, exactly
-from audiovae.spectrogram import Spectrogram
+from audiovae.spectrogram import Spectrogram, frame_power
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
 ITERATIONS: dict[str, int] = {"draft": 4, "standard": 16, "best": 64}
@@ -106,9 +106,9 @@ class Codec:
         if latents.level_db == -math.inf:
             blocks = _silence(latents.channels, latents.samples)
         else:
-            gain = 1 / self._gain(latents.level_db)
-            spectrograms = self._spectrogram_chunks(latents.mean)
-            blocks = (block * gain for block in self._waveform_blocks(spectrograms, ITERATIONS[quality], seed))
+            spectrograms = self._decoded(latents.mean)
+            gain = 10 ** ((latents.level_db - self._decoded_level_db(spectrograms())) / 20)
+            blocks = (block * gain for block in self._waveform_blocks(spectrograms(), ITERATIONS[quality], seed))
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         return exactly(blocks, latents.samples)
 
@@ -155,6 +155,23 @@ class Codec:
                 spectrogram = model.decode(mean[..., first:last].to(self.device))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
 
+    def _decoded(
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
+    ) -> Callable[[], Iterator[Float[Tensor, "channels n_bands frames"]]]:
+        """The decoder's spectrogram, as often as it is asked for: kept if it is short, decoded again if it is long."""
+        if mean.shape[-1] > CHUNK_LATENT_FRAMES:
+            return lambda: self._spectrogram_chunks(mean)
+        kept = list(self._spectrogram_chunks(mean))
+        return lambda: iter(kept)
+
+    def _decoded_level_db(self, spectrograms: Iterator[Float[Tensor, "channels n_bands frames"]]) -> float:
+        """Level of what the decoder made: it is near the model's, but a recording's level must be met."""
+        meter, stride = LevelMeter(), self.config.model.time_stride
+        for spectrogram in spectrograms:
+            power = frame_power(self.spectrogram.magnitude(spectrogram))
+            meter.add_powers(power.unflatten(0, (-1, stride)).mean(1).cpu())
+        return max(meter.level_db, ABSOLUTE_GATE_DB)
+
     def _waveform_blocks(
         self, spectrograms: Iterator[Float[Tensor, "channels n_bands frames"]], iterations: int, seed: int
     ) -> Iterator[Float[Tensor, "channels samples"]]:
@@ -179,7 +196,7 @@ def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
         raise InputError("device cuda: torch finds no CUDA device here")
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if path is None else path)
-    model = checkpoint.model.to(torch.device(name), memory_format=torch.channels_last)
+    model = checkpoint.model.to(name).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], torch forgot it
     spectrogram = Spectrogram(checkpoint.config.spectrogram).to(name)
     return Codec(replace(checkpoint, model=model), torch.device(name), spectrogram)
 

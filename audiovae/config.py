@@ -63,7 +63,9 @@ class SpectrogramConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "SpectrogramConfig":
         if self.n_fft % self.hop_length or self.n_fft < 4 * self.hop_length:
-            raise ValueError(f"n_fft {self.n_fft} must be a multiple of hop_length {self.hop_length}, at least 4 times it")
+            raise ValueError(
+                f"n_fft {self.n_fft} must be a multiple of hop_length {self.hop_length}, at least 4 times it"
+            )
         if not self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError(f"need f_min {self.f_min} < f_max {self.f_max} <= half the sample rate {self.sample_rate}")
         return self
@@ -76,13 +78,13 @@ class ModelConfig(Settings):
     """False makes a plain autoencoder of it: no sampling, no KL."""
     latent_channels: Size = 64
     """Numbers in one latent frame."""
-    channels: Stages = (32, 64, 128)
+    channels: Stages = (16, 32, 64)
     """Width of the 2-D stages, from the spectrogram inwards."""
     band_strides: Stages = (4, 2, 2)
     """By how much each stage divides the number of bands."""
-    encoder_blocks: StageDepths = (1, 1, 1)
+    encoder_blocks: StageDepths = (0, 1, 1)
     """Residual blocks in each 2-D stage of the encoder."""
-    decoder_blocks: StageDepths = (1, 2, 1)
+    decoder_blocks: StageDepths = (1, 1, 1)
     """Residual blocks in each 2-D stage of the decoder."""
     bottleneck_width: Size = 512
     """Channels of the 1-D stages that see the whole spectrum."""
@@ -100,7 +102,9 @@ class ModelConfig(Settings):
     def _consistent(self) -> "ModelConfig":
         stages = {len(self.channels), len(self.band_strides), len(self.encoder_blocks), len(self.decoder_blocks)}
         if len(stages) != 1:
-            raise ValueError("channels, band_strides, encoder_blocks and decoder_blocks must have one entry for each stage")
+            raise ValueError(
+                "channels, band_strides, encoder_blocks and decoder_blocks must have one entry for each stage"
+            )
         return self
 
 
@@ -188,7 +192,9 @@ class Config(Settings):
     def _consistent(self) -> "Config":
         bands, stride = self.spectrogram.n_bands, math.prod(self.model.band_strides)
         if bands % stride:
-            raise ValueError(f"spectrogram.n_bands {bands} must be a multiple of the product of model.band_strides, {stride}")
+            raise ValueError(
+                f"spectrogram.n_bands {bands} must be a multiple of the product of model.band_strides, {stride}"
+            )
         return self
 
     @classmethod

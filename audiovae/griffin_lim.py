@@ -175,9 +175,10 @@ def _refine(
     """
     angle = _start_phase(stft, magnitude, seed=seed)
 
-    def phase(first: int, last: int) -> Complex[Tensor, "frames bins"]:
+    def start(first: int, last: int) -> Complex[Tensor, "frames bins"]:
         return torch.complex(angle[first:last].cos(), angle[first:last].sin())
 
+    phase: Source = start
     previous = None
     for _ in range(iterations):
         signal = stft.synthesise(phase, magnitude[None])[0]

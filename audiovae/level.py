@@ -31,6 +31,10 @@ class LevelMeter:
         self._powers.append(power[:whole].reshape(-1, BLOCK_SAMPLES).mean(1))
         self._rest = power[whole:].clone()
 
+    def add_powers(self, powers: Float[Tensor, " pieces"]) -> None:
+        """Takes the mean powers of the next pieces of 4096 samples, where they are known without the samples."""
+        self._powers.append(powers)
+
     @property
     def level_db(self) -> float:
         """Level so far in dBFS (a full-scale square wave has 0); -inf for silence."""

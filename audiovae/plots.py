@@ -86,7 +86,7 @@ def _widths(frames: list[int]) -> list[int]:
     """Pixels of each panel, in proportion to its frames where that leaves enough to be seen."""
     smallest, largest = _PANEL_WIDTHS
     available = min(_TOTAL_WIDTH - _GAP * (len(frames) - 1), largest * len(frames))
-    return [max(smallest, min(largest, round(available * count / sum(frames)))) for count in frames]
+    return [max(smallest, round(available * count / sum(frames))) for count in frames]
 
 
 def _panel(level_db: Float[Tensor, "n_bands frames"], top_db: float, width: int) -> Image.Image:
@@ -148,7 +148,7 @@ def _draw_scale(picture: Image.Image) -> None:
 def _save(picture: Image.Image, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        picture.save(partial, format="PNG", optimize=True)
+        picture.save(partial, format="PNG")
         partial.replace(path)
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error

@@ -73,9 +73,7 @@ class Spectrogram(nn.Module):
         # No music is louder than this; it keeps an untrained model's output finite.
         return (log_bands.clamp(max=5.0).exp() - self.config.floor).clamp_min(0.0)
 
-    def magnitude(
-        self, spectrogram: Float[Tensor, "*batch n_bands frames"]
-    ) -> Float[Tensor, "*batch bins frames"]:
+    def magnitude(self, spectrogram: Float[Tensor, "*batch n_bands frames"]) -> Float[Tensor, "*batch bins frames"]:
         """Linear STFT magnitudes that have this spectrogram, by non-negative multiplicative updates.
 
         The updates minimise the Kullback-Leibler divergence between given and resulting bands (Lee & Seung,
@@ -89,6 +87,14 @@ class Spectrogram(nn.Module):
             magnitude *= self.bank_transposed @ ratio
             magnitude /= self.bank_column_sum
         return magnitude.unflatten(1, columns.shape[1:]).movedim(0, -2)
+
+
+def frame_power(magnitude: Float[Tensor, "channels bins frames"]) -> Float[Tensor, " frames"]:
+    """Mean power of the waveform under each frame, over the channels, by Parseval's theorem."""
+    n_fft = 2 * (magnitude.shape[1] - 1)
+    energy = 2 * magnitude.square().sum(1) - magnitude[:, 0].square() - magnitude[:, -1].square()
+    # The mean square of a Hann window is 3/8.
+    return energy.mean(0) / (n_fft**2 * 3 / 8)
 
 
 def band_bank(config: SpectrogramConfig) -> Float[Tensor, "n_bands bins"]:

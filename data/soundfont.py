@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from corpus import SAMPLE_RATE
-
-sys.modules.setdefault("pyaudio", types.ModuleType("pyaudio"))  # imported by tinysoundfont, needed for live sound only
-import tinysoundfont  # noqa: E402
 
 DRUMS = 128  # a programme number beyond General MIDI's 0..127: the standard drum kit
 DRUM_CHANNEL = 9
@@ -106,11 +104,15 @@ def _channel(part: int, programme: int) -> int:
     return part if part < DRUM_CHANNEL else part + 1
 
 
-def _generate(synth: tinysoundfont.Synth, samples: int) -> np.ndarray:
+def _generate(synth: Any, samples: int) -> np.ndarray:
     return np.frombuffer(synth.generate(samples), np.float32).reshape(-1, 2).copy()
 
 
 @lru_cache(maxsize=4)
-def _load(font: Path) -> tuple[tinysoundfont.Synth, int]:
+def _load(font: Path) -> tuple[Any, int]:
+    # tinysoundfont imports pyaudio, which only live sound needs and which has no wheel.
+    sys.modules.setdefault("pyaudio", types.ModuleType("pyaudio"))
+    import tinysoundfont
+
     synth = tinysoundfont.Synth(gain=GAIN_DB, samplerate=SAMPLE_RATE)
     return synth, synth.sfload(str(font))

@@ -50,9 +50,7 @@ def test_mel_bank_is_librosas_slaney_bank():
 
 def test_mel_bank_is_torchaudios():
     config = SpectrogramConfig(bank="mel", n_bands=80, f_max=16000.0)
-    theirs = torchaudio.functional.melscale_fbanks(
-        1025, 0.0, 16000.0, 80, RATE, norm="slaney", mel_scale="slaney"
-    )
+    theirs = torchaudio.functional.melscale_fbanks(1025, 0.0, 16000.0, 80, RATE, norm="slaney", mel_scale="slaney")
     torch.testing.assert_close(band_bank(config), theirs.T.contiguous())
 
 

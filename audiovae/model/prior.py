@@ -104,7 +104,7 @@ def _fit_moments(x: Float[Tensor, "segments latent_channels latent_frames"]) -> 
     of_centres = centres.mT @ centres / count
     lag0 = torch.einsum("sct,sdt->cd", u, u) / (count * frames)
     lag1 = torch.einsum("sct,sdt->cd", u[:, :, 1:], u[:, :, :-1]) / (count * frames)
-    within, next_to_it = lag0, lag1
+    within, next_to_it, between = lag0, lag1, of_centres
     for _ in range(ITERATIONS):
         transition = _regress(within, next_to_it)
         of_mean, sum_of_lags = _covariance_of_mean(transition, within, frames)

@@ -15,7 +15,10 @@ LOGVAR_START = -4.0
 
 
 class Encoder(nn.Module):
-    """Spectrogram to the posterior's parameters; each stage halves time."""
+    """Spectrogram to the posterior's parameters.
+
+    The 1-D stage takes the whole patch under each latent frame, and what the 2-D stages found in the image.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -29,50 +32,61 @@ class Encoder(nn.Module):
         width = model.bottleneck_width
         self.stages = nn.Sequential(*stages)
         self.fold = nn.Conv1d(channels * bands, width, 1)
+        self.embed = nn.Conv1d(config.spectrogram.n_bands, width, model.time_stride, stride=model.time_stride)
         self.bottleneck = _bottleneck(width, model.encoder_bottleneck_blocks)
         self.head = nn.Conv1d(width, model.latent_channels * (2 if model.variational else 1), 1)
-        _start_at_zero(self.head)
-        with torch.no_grad():
-            self.head.bias[model.latent_channels :] = LOGVAR_START
+        _start_at_zero(self.head, bias=LOGVAR_START, bias_from=model.latent_channels)
 
     def forward(
         self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]
     ) -> Float[Tensor, "batch parameters latent_frames"]:
         image = self.stages(spectrogram.contiguous(memory_format=torch.channels_last))
-        return self.head(self.bottleneck(self.fold(image.flatten(1, 2))))
+        whole = self.embed(spectrogram[:, 0]) + self.fold(image.flatten(1, 2))
+        return self.head(self.bottleneck(whole))
 
 
 class Decoder(nn.Module):
-    """Latents to spectrogram. The 1-D stage comes first, so that a latent can say *where* in the spectrum things lie."""
+    """Latents to spectrogram.
+
+    The 1-D stage comes first, so that a latent can say *where* in the spectrum things lie; it draws a first image
+    of the whole patch, which the 2-D stages see and correct.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        model, width = config.model, config.model.bottleneck_width
-        self.bands = config.spectrogram.n_bands
+        model, width, n_bands = config.model, config.model.bottleneck_width, config.spectrogram.n_bands
+        self.bands = n_bands
         for stride in model.band_strides:
             self.bands //= stride
         self.embed = nn.Conv1d(model.latent_channels, width, 1)
         self.bottleneck = _bottleneck(width, model.decoder_bottleneck_blocks)
+        self.draft = nn.ConvTranspose1d(width, n_bands, model.time_stride, stride=model.time_stride)
         self.unfold = nn.Conv1d(width, model.channels[-1] * self.bands, 1)
+        _start_at_zero(self.draft)
+        self.look = Unshuffle(1, model.channels[0], bands=model.band_strides[0], frames=2)
         stages: list[nn.Module] = []
-        outwards = zip(
-            reversed(model.channels),
-            (*reversed(model.channels[:-1]), 1),
-            reversed(model.band_strides),
-            reversed(model.decoder_blocks),
-            strict=True,
-        )
-        for channels, channels_out, stride, blocks in outwards:
-            stages += [ResidualBlock(channels, dimensions=2) for _ in range(blocks)]
-            stages.append(Shuffle(channels, channels_out, bands=stride, frames=2))
-        _start_at_zero(stages[-1].conv)
-        self.stages = nn.Sequential(*stages)
+        inwards = zip(model.channels, (1, *model.channels), model.band_strides, model.decoder_blocks, strict=False)
+        for channels, channels_out, stride, blocks in reversed(list(inwards)):
+            residual = [ResidualBlock(channels, dimensions=2) for _ in range(blocks)]
+            shuffle = Shuffle(channels, channels_out, bands=stride, frames=2)
+            if channels_out == 1:
+                _start_at_zero(shuffle.conv)
+            stages.append(nn.Sequential(*residual, shuffle))
+        self.stages = nn.ModuleList(stages)
 
     def forward(
-        self, latents: Float[Tensor, "batch latent_channels latent_frames"]
+        self,
+        latents: Float[Tensor, "batch latent_channels latent_frames"],
+        linear: Float[Tensor, "batch 1 n_bands frames"],
     ) -> Float[Tensor, "batch 1 n_bands frames"]:
-        image = self.unfold(functional.silu(self.bottleneck(self.embed(latents)))).unflatten(1, (-1, self.bands))
-        return self.stages(image.contiguous(memory_format=torch.channels_last))
+        """Corrects the linear part's image."""
+        hidden = functional.silu(self.bottleneck(self.embed(latents)))
+        first = linear + self.draft(hidden)[:, None]
+        image = self.unfold(hidden).unflatten(1, (-1, self.bands)).contiguous(memory_format=torch.channels_last)
+        for stage in self.stages[:-1]:
+            image = stage(image)
+        image = image + self.look(first.contiguous(memory_format=torch.channels_last))
+        return first + self.stages[-1](image)
 
 
 def _bottleneck(width: int, blocks: int) -> nn.Sequential:
@@ -80,11 +94,15 @@ def _bottleneck(width: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(ChannelNorm(width), *residual, ChannelNorm(width))
 
 
-def _start_at_zero(conv: nn.Module) -> None:
+def _start_at_zero(conv: nn.Module, *, bias: float = 0.0, bias_from: int = 0) -> None:
     """The network's first output is nearly nothing: training starts from what the principal components do."""
     with torch.no_grad():
-        conv.weight.mul_(0.01)
-        conv.bias.zero_()
+        for name, parameter in conv.named_parameters():
+            if name == "weight":
+                parameter.mul_(0.01)
+            else:
+                parameter.zero_()
+                parameter[bias_from:] = bias
 
 
 class VAE(nn.Module):
@@ -115,7 +133,7 @@ class VAE(nn.Module):
         self, latents: Float[Tensor, "batch latent_channels latent_frames"]
     ) -> Float[Tensor, "batch 1 n_bands frames"]:
         """The mean of p(x given z)."""
-        return self.components.decode(latents) + self.decoder(latents).float()
+        return self.decoder(latents, self.components.decode(latents)).float()
 
     @property
     def context_latent_frames(self) -> int:

@@ -1,6 +1,6 @@
 """How close reconstructions come, on held-out audio, beside the ceiling of the front end.
 
-    python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--json FILE]
+    python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--write DOCUMENT]
 
 For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
 over it, in dB:
@@ -14,7 +14,6 @@ true magnitudes through Griffin-Lim alone.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import torch
+from document import table, write_block
 from torch import Tensor
 
 import audiovae
@@ -118,18 +118,22 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     codec = audiovae.load(arguments.checkpoint, device="cpu")
-    results = {}
+    rows = []
     for folder in arguments.folders:
-        results[str(folder)] = measure(codec, folder, arguments.clips, arguments.quality)
-        print(f"{folder}: mean of {results[str(folder)]['codec']['clips']} clips, 95 % interval; quality {arguments.quality}")
-        for name, row in results[str(folder)].items():
-            error = f"{row['error_db']:6.2f} ± {row['error_interval_db']:.2f} dB"
-            print(f"  {name:16} error {error}   convergence {row['convergence_db']:7.2f} dB", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        results = measure(codec, folder, arguments.clips, arguments.quality)
+        corpus = f"{folder.parent.name}/{folder.name}, {results['codec']['clips']} clips"
+        rows += [[corpus, name, *cells(row)] for name, row in results.items()]
+    text = table(["held-out audio", "way", "log-mel error, dB", "spectral convergence, dB"], rows)
+    print(text)
+    if arguments.write:
+        write_block(arguments.write, "reconstruction", text)
+
+
+def cells(row: dict[str, float]) -> list[str]:
+    return [f"{row[name + '_db']:.2f} ± {row[name + '_interval_db']:.2f}" for name in ("error", "convergence")]
 
 
 if __name__ == "__main__":

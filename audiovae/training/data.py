@@ -1,0 +1,281 @@
+"""A folder of audio, decoded once into one memory-mapped file, from which segments are drawn at random."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from audiovae.audio import AudioFile
+from audiovae.audio_folder import find_audio
+from audiovae.config import Config, DataConfig
+from audiovae.errors import InputError
+from audiovae.level import LevelMeter
+
+CACHE_FORMAT = 2
+"""Part of a cache's name: where this code stores something else than before, folders are decoded again."""
+BLOCK_SAMPLES = 1 << 20
+FILES_AHEAD = 8
+"""Files that are decoded, or being decoded, before their turn to be written."""
+SILENT_BELOW_DB = -80.0
+PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = "partial-", 3600
+"""Of folders with unfinished caches. One that lives is written to every few seconds."""
+SPLITS = ("train", "valid", "test")
+OnProgress = Callable[[int, int], None]
+"""Called with the files that are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One audio file in the cache."""
+
+    path: str
+    offset: int
+    samples: int
+    level_db: float
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One audio file that can't be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Decoded audio of a folder: mono, 16 bit, at the model's rate, one file after the other."""
+
+    audio: Path
+    sources: tuple[Source, ...]
+    skipped: tuple[Skipped, ...]
+
+    def split(self, name: str) -> tuple[Source, ...]:
+        """The sources of a split: ``train``, ``valid`` or ``test``; empty if nothing is in it."""
+        return tuple(source for source in self.sources if source.split == name)
+
+
+def open_cache(
+    folder: Path, cache_folder: Path, config: Config, *, progress: OnProgress = lambda done, of: None
+) -> Cache:
+    """Opens the cache of an audio folder, decoding the folder first if it is new or has changed.
+
+    Several processes may do so at once: each decodes under a name of its own, and what they make is the same.
+    Raises InputError if the folder holds no audio that can be trained on, or the disk is full.
+    """
+    paths = find_audio(folder)
+    if not paths:
+        raise InputError(f"{folder}: no audio files in it")
+    key = _fingerprint(folder, paths, config)
+    audio, index = cache_folder / f"{key}.int16", cache_folder / f"{key}.json"
+    if not _is_whole(audio, index):
+        try:
+            _decode(folder, paths, audio, index, config, progress)
+        except OSError as error:
+            raise InputError(f"{cache_folder}: can't hold the decoded audio: {error.strerror or error}") from error
+    content = json.loads(index.read_text(encoding="utf-8"))
+    decoded = [Source(**source) for source in content["sources"]]
+    # What follows depends on more settings than the decoded audio does, so it is not part of the cache.
+    sources = _with_splits([one for one in decoded if one.samples >= segment_samples(config)], config.data)
+    too_short = f"shorter than a segment ({segment_samples(config) / config.spectrogram.sample_rate:.1f} s)"
+    skipped = [Skipped(**item) for item in content["skipped"]]
+    skipped += [Skipped(one.path, too_short) for one in decoded if one.samples < segment_samples(config)]
+    if not any(source.split == "train" for source in sources):
+        raise InputError(f"{folder}: nothing to train on among its {len(paths)} audio files: {_why(sources, skipped)}")
+    return Cache(audio, sources, tuple(skipped))
+
+
+def _why(sources: tuple[Source, ...], skipped: list[Skipped]) -> str:
+    reasons = Counter(item.reason for item in skipped) + Counter(f"in a {one.split} folder" for one in sources)
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+
+
+def _fingerprint(folder: Path, paths: list[Path], config: Config) -> str:
+    digest = hashlib.sha256(json.dumps([CACHE_FORMAT, config.spectrogram.sample_rate]).encode())
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: can't be read: {error.strerror}") from error
+        facts = f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0"
+        digest.update(facts.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _is_whole(audio: Path, index: Path) -> bool:
+    """Whether both files are there, and neither was cut or removed since."""
+    try:
+        sources = json.loads(index.read_text(encoding="utf-8"))["sources"]
+        return audio.stat().st_size == 2 * sum(source["samples"] for source in sources)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _decode(folder: Path, paths: list[Path], audio: Path, index: Path, config: Config, progress: OnProgress) -> None:
+    """Writes both files of a cache, each whole: the index, which says that the audio is there, last."""
+    audio.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(audio.parent)
+    sources: list[Source] = []
+    skipped: list[Skipped] = []
+    offset = 0
+    with TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=audio.parent) as partial:
+        with Path(partial, "audio").open("wb") as out, closing(_decoded(paths, config)) as results:
+            for done, (path, result) in enumerate(results, start=1):
+                name = path.relative_to(folder).as_posix()
+                if isinstance(result, str):
+                    skipped.append(Skipped(name, result))
+                else:
+                    samples, level_db = result
+                    out.write(samples.tobytes())
+                    sources.append(Source(name, offset, len(samples), level_db))
+                    offset += len(samples)
+                progress(done, len(paths))
+        content = {"sources": [asdict(one) for one in sources], "skipped": [asdict(item) for item in skipped]}
+        Path(partial, "index").write_text(json.dumps(content), encoding="utf-8")
+        Path(partial, "audio").replace(audio)
+        Path(partial, "index").replace(index)
+
+
+def _remove_abandoned(cache_folder: Path) -> None:
+    """Removes what processes that were killed left behind; it may be gigabytes."""
+    for partial in cache_folder.glob(f"{PARTIAL_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another process finished it just now
+            newest = max(file.stat().st_mtime for file in (partial, *partial.iterdir()))
+            if time.time() - newest > ABANDONED_AFTER_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _decoded(paths: list[Path], config: Config) -> Generator[tuple[Path, tuple[np.ndarray, float] | str], None, None]:
+    """Decodes in threads, in order, a few files ahead, so that memory stays bounded however many there are."""
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        try:
+            started = ((path, threads.submit(_decode_file, path, config)) for path in paths)
+            waiting = deque(islice(started, FILES_AHEAD))
+            while waiting:
+                path, result = waiting.popleft()
+                yield path, result.result()
+                waiting.extend(islice(started, 1))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
+    """Mono samples and their level, or the reason why the file is left out."""
+    meter, blocks = LevelMeter(), []
+    try:
+        for block in AudioFile(path).blocks(config.spectrogram.sample_rate, BLOCK_SAMPLES):
+            mono = block.mean(0, keepdim=True)
+            meter.add(mono)
+            blocks.append(mono[0].numpy())
+    except InputError as error:
+        return str(error).removeprefix(f"{path}: ")
+    if meter.level_db < SILENT_BELOW_DB:
+        return "silent"
+    # Floats may exceed full scale, 16 bits may not. The level follows, so segments come out as they would have.
+    scale = max(1.0, *(float(np.abs(block).max()) for block in blocks))
+    samples = np.concatenate([(block / np.float32(scale) * 32767).round().astype("<i2") for block in blocks])
+    return samples, meter.level_db - 20 * float(np.log10(scale))
+
+
+def _with_splits(sources: list[Source], data: DataConfig) -> tuple[Source, ...]:
+    """A folder named train, valid or test in the path says which; without a valid one, a hash of the path does.
+
+    A hash stays what it is when files are added. Where it would leave nothing to train on, nothing is held out.
+    """
+    folders = [next((part for part in Path(one.path).parts[:-1] if part in SPLITS), "train") for one in sources]
+    if "valid" not in folders:
+        hashed = [_share_of(one.path) < data.validation_share for one in sources]
+        held_out = ["valid" if out and name == "train" else name for out, name in zip(hashed, folders, strict=True)]
+        folders = held_out if "train" in held_out else folders
+    return tuple(replace(source, split=name) for source, name in zip(sources, folders, strict=True))
+
+
+def _share_of(path: str) -> float:
+    """A number from 0 to 1 that looks random and belongs to the path."""
+    return int(hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8], 16) / 0xFFFFFFFF
+
+
+def segment_samples(config: Config, latent_frames: int | None = None) -> int:
+    """Samples of a training segment: its frames, and the context of the first and the last of them."""
+    frames = (latent_frames or config.data.segment_latent_frames) * config.model.time_stride
+    return (frames - 1) * config.spectrogram.hop_length + config.spectrogram.n_fft
+
+
+class Segments(Dataset[Float[Tensor, "samples"]]):
+    """Random segments of a cache; segment ``i`` depends on the seed and ``i`` alone, never on what came before."""
+
+    def __init__(
+        self, cache: Cache, split: str, config: Config, *, augment: bool, latent_frames: int | None = None
+    ) -> None:
+        self.sources = cache.split(split)
+        self.samples = segment_samples(config, latent_frames)
+        self.level_db = config.spectrogram.level_db
+        self.augment: DataConfig | None = config.data if augment else None
+        self.seed = config.training.seed
+        self.ends = np.cumsum([source.samples for source in self.sources])
+        self.audio = cache.audio
+
+    def __getitem__(self, index: int) -> Float[Tensor, "samples"]:
+        random = np.random.default_rng([self.seed, index])
+        # Long files are drawn more often: every second of audio is equally likely.
+        source = self.sources[int(np.searchsorted(self.ends, random.integers(self.ends[-1]), side="right"))]
+        semitones, gain_db = self._augmentation(random)
+        wanted = min(round(self.samples * 2 ** (semitones / 12)), source.samples)
+        start = source.offset + int(random.integers(source.samples - wanted + 1))
+        segment = _memory_map(self.audio)[start : start + wanted].astype(np.float32) / 32767
+        if wanted != self.samples:
+            segment = _fit(soxr.resample(segment, wanted, self.samples, quality="LQ"), self.samples)
+        gain = 10 ** ((self.level_db - source.level_db + gain_db) / 20)
+        return torch.from_numpy(segment * np.float32(gain))
+
+    def _augmentation(self, random: np.random.Generator) -> tuple[float, float]:
+        """Semitones by which the segment will sound higher, and gain in dB."""
+        if self.augment is None:
+            return 0.0, 0.0
+        shifted = random.random() < self.augment.pitch_share
+        semitones = random.uniform(-1, 1) * self.augment.pitch_semitones if shifted else 0.0
+        return semitones, random.uniform(-1, 1) * self.augment.gain_db
+
+
+@lru_cache(maxsize=2)
+def _memory_map(audio: Path) -> np.memmap:
+    """Opened once in each process: as part of a data set, all of it would be copied to a spawned worker."""
+    return np.memmap(audio, dtype="<i2", mode="r")
+
+
+def _fit(samples: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(samples, (0, max(0, length - len(samples))))[:length]
+
+
+class StepBatches(Sampler[list[int]]):
+    """Indices of every step's batch from ``first_step`` on: a pure function of step and rank, so that a run resumes."""
+
+    def __init__(self, first_step: int, steps: int, *, batch_size: int, rank: int, world_size: int) -> None:
+        self.first_step, self.steps = first_step, steps
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.first_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))

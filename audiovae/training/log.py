@@ -1,0 +1,65 @@
+"""What a run leaves to read while it goes on: a line of JSON for every row, and TensorBoard's curves."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from audiovae.errors import InputError
+
+LOG_FILE, BOARD_FOLDER = "log.jsonl", "tensorboard"
+
+
+class RunLog:
+    """The log of one run. What it already says of steps after ``first_step``, which will be done again, is dropped."""
+
+    def __init__(self, run: Path, *, first_step: int) -> None:
+        self._rows = run / LOG_FILE
+        _drop_rows_after(first_step, self._rows)
+        self.board = SummaryWriter(str(run / BOARD_FOLDER), purge_step=first_step + 1)
+
+    def write(self, step: int, row: Mapping[str, object], *, curves: Mapping[str, float]) -> None:
+        """Adds a row to the file, and the curves' next points to TensorBoard; raises InputError if the disk refuses.
+
+        JSON knows no NaN and no infinity: such numbers become null.
+        """
+        try:
+            with self._rows.open("a", encoding="utf-8") as rows:
+                rows.write(json.dumps(_finite({"step": step, **row}), allow_nan=False) + "\n")
+        except OSError as error:
+            raise InputError(f"{self._rows}: can't be written: {error.strerror or error}") from error
+        for name, value in curves.items():
+            if math.isfinite(value):
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes out what TensorBoard still holds back."""
+        self.board.close()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _drop_rows_after(step: int, rows: Path) -> None:
+    if not rows.exists():
+        return
+    kept = [line for line in rows.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
+    partial = rows.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, rows)
+
+
+def _step_of(line: str) -> float:
+    """Infinite for a line that a killed process left unfinished."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf

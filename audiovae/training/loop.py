@@ -1,0 +1,246 @@
+"""The training loop, read top to bottom: set up, step, log, validate, save."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from audiovae.checkpoint import Facts, save_checkpoint
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.model.posterior import Posterior
+from audiovae.model.vae import VAE
+from audiovae.spectrogram import Spectrogram
+from audiovae.training import schedule
+from audiovae.training.components import fit_components
+from audiovae.training.data import Cache, Segments, StepBatches
+from audiovae.training.log import LOG_FILE as LOG_FILE
+from audiovae.training.log import RunLog
+from audiovae.training.losses import Losses, training_losses
+from audiovae.training.state import Position, load_state, save_state
+from audiovae.training.validation import Validation, fit_prior, validate
+
+STATE_FILE, MODEL_FILE = "state.safetensors", "model.safetensors"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop tells whoever watches, every ``log_every`` steps; of several processes, about the first one's."""
+
+    step: int
+    loss: float
+    error_db: float
+    kl: float
+    learning_rate: float
+    skipped_steps: int
+
+
+class AutoencodingStep(nn.Module):
+    """Spectrogram to reconstruction and posterior in one call, which is what data-parallel wrapping needs."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns reconstruction, mean and logvar."""
+        posterior = self.vae.encode(target)
+        latents = posterior.sample(generator) if self.vae.config.model.variational else posterior.mode()
+        return self.vae.decode(latents), posterior.mean, posterior.logvar
+
+
+class Trainer:
+    """One run in a folder: a log, the newest state and the newest model. Under ``torchrun``, one of its processes."""
+
+    def __init__(self, config: Config, cache: Cache, run: Path, *, device: str, facts: Facts) -> None:
+        self.config, self.run, self.facts, self.cache = config, run, facts, cache
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.training.mixed_precision)
+        torch.manual_seed(config.training.seed)
+        vae = VAE(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], torch forgot it
+        self.vae = vae.to(self.accelerator.device)
+        self.ema = copy.deepcopy(self.vae).eval().requires_grad_(False)
+        self.spectrogram = Spectrogram(config.spectrogram).to(self.accelerator.device)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.vae, config.training.weight_decay), betas=(0.9, 0.98))
+        self.step_module = self.accelerator.prepare_model(AutoencodingStep(self.vae))
+        self.position = Position()
+
+    def resume(self) -> None:
+        """Continues from the run's newest state. Raises InputError if there is none, or it is another model's."""
+        path = self.run / STATE_FILE
+        self.position = load_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer)
+
+    def train(self, watch: Callable[[Progress], None] = lambda progress: None) -> Validation | None:
+        """Runs to the last step and returns the last validation; None if no step was left, or another process has it.
+
+        Raises InputError if it is interrupted, too many steps in a row aren't finite, or the disk refuses.
+        """
+        training, result = self.config.training, None
+        log = RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else None
+        try:
+            if self.position == Position():
+                fit_components(self.vae, self.spectrogram, self.cache)
+                self.ema.components.load_state_dict(self.vae.components.state_dict())
+            with closing(self._batches()) as batches:
+                for waveform in batches:
+                    losses = self._step(waveform)
+                    if log and self._due(training.log_every):
+                        watch(self._log(log, losses))
+                    if self._due(training.validate_every):
+                        result = self._validate(log)
+                    if self._due(training.checkpoint_every):
+                        self._save_state()
+        except KeyboardInterrupt:
+            raise InputError(self._interrupted()) from None
+        finally:
+            if log:
+                log.close()
+        return result
+
+    def _due(self, every: int) -> bool:
+        step = self.position.step
+        return step % every == 0 or step == self.config.training.steps
+
+    def _interrupted(self) -> str:
+        """The interrupted step may have changed some weights and not others: only what is on disk is whole."""
+        message = f"{self.run}: interrupted after step {self.position.step}"
+        if not (self.run / STATE_FILE).exists():
+            return f"{message}; no state was saved yet"
+        every = self.config.training.checkpoint_every
+        return f"{message}; --resume {self.run} continues from the last state saved (every {every} steps)"
+
+    def _batches(self) -> Generator[Float[Tensor, "batch samples"], None, None]:
+        """This process's share of every step from the current one on."""
+        training, accelerator, workers = self.config.training, self.accelerator, self.config.data.workers
+        loader = DataLoader(
+            Segments(self.cache, "train", self.config, augment=True),
+            batch_sampler=StepBatches(
+                self.position.step,
+                training.steps,
+                batch_size=training.batch_size,
+                rank=accelerator.process_index,
+                world_size=accelerator.num_processes,
+            ),
+            num_workers=workers,
+            # A fork would copy locks that torch's, TensorBoard's or CUDA's threads may hold at that moment.
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+        for waveform in loader:
+            yield waveform.to(accelerator.device, non_blocking=True)
+
+    def _step(self, waveform: Float[Tensor, "batch samples"]) -> Losses:
+        """Forward, backward (which averages the gradients of all processes), and an optimizer step if all is finite."""
+        training, step = self.config.training, self.position.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(step, training)
+        target = self.spectrogram(waveform[:, None], center=False)
+        with self.accelerator.autocast():
+            reconstruction, mean, logvar = self.step_module(target, self._noise(step))
+        losses = training_losses(
+            reconstruction,
+            target,
+            Posterior(mean, logvar) if self.config.model.variational else None,
+            beta=schedule.beta(step, training),
+            training=training,
+            spectrogram=self.spectrogram,
+        )
+        self.accelerator.backward(losses.total)
+        norm = torch.nn.utils.clip_grad_norm_(self.vae.parameters(), training.gradient_clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            self.optimizer.step()
+            self._average(schedule.ema_decay(step, training))
+        self.optimizer.zero_grad(set_to_none=True)
+        self._advance(finite=finite)
+        return losses.detached()
+
+    def _noise(self, step: int) -> torch.Generator:
+        """Posterior noise is a function of seed, step and process, so that a resumed run draws the same."""
+        accelerator = self.accelerator
+        number = step * accelerator.num_processes + accelerator.process_index
+        return torch.Generator(accelerator.device).manual_seed(((self.config.training.seed << 40) + number) % 2**64)
+
+    def _average(self, decay: float) -> None:
+        with torch.no_grad():
+            for average, current in zip(self.ema.parameters(), self.vae.parameters(), strict=True):
+                average.lerp_(current, 1 - decay)
+
+    def _advance(self, *, finite: bool) -> None:
+        """Every process sees the same averaged gradients, so all of them skip, and give up, at the same step."""
+        at, most = self.position, self.config.training.max_skipped_steps
+        self.position = Position(
+            step=at.step + 1,
+            skipped_steps=at.skipped_steps + (not finite),
+            skipped_in_a_row=0 if finite else at.skipped_in_a_row + 1,
+        )
+        if self.position.skipped_in_a_row >= most:
+            raise InputError(
+                f"{self.run}: loss or gradient was not finite for {most} steps in a row, up to step "
+                f"{self.position.step}; lower training.learning_rate and --resume, or look at the data"
+            )
+
+    def _log(self, log: RunLog, losses: Losses) -> Progress:
+        step = self.position.step - 1
+        rate, beta = schedule.learning_rate(step, self.config.training), schedule.beta(step, self.config.training)
+        decibels = self.config.spectrogram.log_std * 20 / math.log(10)
+        progress = Progress(
+            step=self.position.step,
+            loss=float(losses.total),
+            error_db=float(losses.level) * decibels,
+            kl=float(losses.kl),
+            learning_rate=rate,
+            skipped_steps=self.position.skipped_steps,
+        )
+        parts = {name: float(getattr(losses, name)) for name in ("level", "difference", "convergence")}
+        row = asdict(progress) | parts | {"beta": beta}
+        log.write(progress.step, row, curves={f"training/{name}": row[name] for name in row if name != "step"})
+        return progress
+
+    def _validate(self, log: RunLog | None) -> Validation | None:
+        """Measures the averaged weights on held-out audio, and saves them as a model that can be used at once."""
+        self.accelerator.wait_for_everyone()
+        if log is None:
+            return None
+        step = self.position.step
+        validation = validate(self.ema, self.spectrogram, self.cache, log.board, step=step)
+        metrics = {"error_db": validation.error_db, "active_units": float(validation.active_units)}
+        curves = {f"validation/{name}": value for name, value in (metrics | {"kl": validation.kl}).items()}
+        log.write(step, {"validation": asdict(validation) | {"collapsed": validation.collapsed}}, curves=curves)
+        log.board.flush()
+        if validation.collapsed:
+            logger.warning(
+                f"{self.run}: step {step}: only {validation.active_units} of {validation.channels} latent channels are "
+                "active, the posterior is collapsing: lower training.beta, or raise training.free_bits"
+            )
+        metrics = {"validation_error_db": validation.error_db, "active_units": float(validation.active_units)}
+        save_checkpoint(
+            self.run / MODEL_FILE,
+            model=self.ema,
+            prior=fit_prior(self.ema, self.spectrogram, self.cache),
+            facts=replace(self.facts, step=step, metrics=metrics),
+            force=True,
+        )
+        return validation
+
+    def _save_state(self) -> None:
+        if self.accelerator.is_main_process:
+            path = self.run / STATE_FILE
+            save_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer, position=self.position)
+        self.accelerator.wait_for_everyone()
+
+
+def _parameter_groups(vae: VAE, weight_decay: float) -> list[dict[str, object]]:
+    """Biases and norms are not decayed."""
+    matrices = [parameter for parameter in vae.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in vae.parameters() if parameter.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -1,0 +1,65 @@
+"""What training makes small: reconstruction losses on spectrograms, and the KL with free bits."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.config import TrainingConfig
+from audiovae.model.posterior import Posterior
+from audiovae.spectrogram import Spectrogram
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of one step's loss, as scalars of the graph, and each channel's KL in nats a frame."""
+
+    total: Float[Tensor, ""]
+    level: Float[Tensor, ""]
+    difference: Float[Tensor, ""]
+    convergence: Float[Tensor, ""]
+    kl: Float[Tensor, ""]
+    channel_kl: Float[Tensor, "latent_channels"]
+
+    def detached(self) -> "Losses":
+        """The same numbers without the graph, which would keep the step's memory."""
+        return Losses(*(getattr(self, part.name).detach() for part in fields(self)))
+
+
+def training_losses(
+    reconstruction: Float[Tensor, "batch 1 n_bands frames"],
+    target: Float[Tensor, "batch 1 n_bands frames"],
+    posterior: Posterior | None,
+    *,
+    beta: float,
+    training: TrainingConfig,
+    spectrogram: Spectrogram,
+) -> Losses:
+    """All losses of a batch; ``posterior`` is None for a plain autoencoder, whose KL is zero."""
+    level = (reconstruction - target).abs().mean()
+    difference = difference_loss(reconstruction, target)
+    convergence = spectral_convergence(spectrogram.denormalise(reconstruction), spectrogram.denormalise(target))
+    total = level + training.difference_weight * difference + training.convergence_weight * convergence
+    if posterior is None:
+        nothing = torch.zeros((), device=target.device)
+        return Losses(total, level, difference, convergence, nothing, nothing[None])
+    channel_kl = posterior.kl().mean(dim=(0, 2))
+    total = total + beta * channel_kl.clamp_min(training.free_bits).sum()
+    return Losses(total, level, difference, convergence, channel_kl.sum(), channel_kl)
+
+
+def difference_loss(
+    reconstruction: Float[Tensor, "batch 1 n_bands frames"], target: Float[Tensor, "batch 1 n_bands frames"]
+) -> Float[Tensor, ""]:
+    """Mean absolute error of the steps between neighbouring frames and bands: sharp onsets and sharp partials."""
+    error = reconstruction - target
+    return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+
+
+def spectral_convergence(
+    reconstruction: Float[Tensor, "batch *place"], target: Float[Tensor, "batch *place"]
+) -> Float[Tensor, ""]:
+    """||reconstruction - target|| / ||target|| of linear magnitudes, averaged over the batch (Arik et al., 2019)."""
+    error = (reconstruction - target).flatten(1).norm(dim=1)
+    return (error / target.flatten(1).norm(dim=1).clamp_min(1e-3)).mean()

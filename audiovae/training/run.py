@@ -1,0 +1,204 @@
+"""A run from its folder: new or resumed, alone or under torchrun. The command line needs nothing else of training."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audiovae.checkpoint import Facts
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.training.data import Cache, open_cache
+
+if TYPE_CHECKING:
+    from audiovae.training.loop import Progress
+    from audiovae.training.validation import Validation
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
+DECODING_TIMEOUT = timedelta(hours=12)
+"""How long the other processes wait for the first one to decode the data."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training works on."""
+
+    folder: Path
+    config: Config
+    data: Path
+    cache: Path
+    resumed: bool = False
+    """Whether it continues from the folder's newest state."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a training tells while it runs, in its first process only."""
+
+    decoded: Callable[[int, int], None] = lambda done, total: None
+    """Files of the data, of how many."""
+    opened: Callable[[Cache], None] = lambda cache: None
+    stepped: Callable[["Progress"], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended, in this process."""
+
+    is_main: bool
+    """Whether this is the first process, which writes and speaks for all."""
+    steps: int
+    validation: "Validation | None"
+    """The last one; None in the other processes, and where nothing was left to do."""
+
+
+def bundled_configs() -> list[str]:
+    """Names of the configs in the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def find_config(name: str) -> Path:
+    """The TOML file of a path, or of the name of a bundled config. Raises InputError that lists those."""
+    if Path(name).exists():
+        return Path(name)
+    if name in bundled_configs():
+        return CONFIGS / f"{name}.toml"
+    raise InputError(
+        f"{name}: neither a file nor a bundled config ({', '.join(bundled_configs()) or 'there are none'})"
+    )
+
+
+def new_run(
+    config: str, overrides: list[str], *, data: Path, folder: Path, cache: Path | None = None, force: bool = False
+) -> Run:
+    """A run that starts at step 0; ``force`` lets it replace the run in its folder.
+
+    Raises InputError for a config or folder that can't be used. Only ``train`` changes anything on disk.
+    """
+    settings = Config.from_toml(find_config(config), overrides)
+    if not data.is_dir():
+        raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
+    # Under torchrun the first process may have begun: the others must not take its run for an older one.
+    if _is_first_process() and not force:
+        _refuse_used(folder)
+    return Run(folder, settings, data, cache or folder.absolute().parent / "cache")
+
+
+def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None, cache: Path | None = None) -> Run:
+    """A run that continues, with the config and folders that it started with unless others are given."""
+    try:
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        folders = json.loads((folder / FOLDERS_FILE).read_text(encoding="utf-8"))
+        data, cache = data or Path(folders["data"]), cache or Path(folders["cache"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: not a run that can be resumed: {_reason(error)}") from error
+    config = Config.from_json(text, folder / CONFIG_FILE)
+    return Run(folder, _overridden(config, overrides), data, cache, resumed=True)
+
+
+def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
+    """Decodes the data if that isn't done, and trains to the last step. Under torchrun each process calls it.
+
+    Raises InputError for data, folders or a device that can't be used, where the packages of the extra ``train``
+    are missing, and when it is interrupted (its words say how to resume).
+    """
+    _require_packages()
+    _require_device(device)
+    from accelerate import PartialState
+
+    from audiovae.training.loop import Trainer
+
+    processes = PartialState(cpu=device == "cpu", timeout=DECODING_TIMEOUT)
+    try:
+        with processes.main_process_first():
+            # The others find the cache complete, and only open it.
+            cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
+            if processes.is_main_process:
+                _prepare_folder(run)
+                watch.opened(cache)
+        trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
+        if run.resumed:
+            trainer.resume()
+        validation = trainer.train(watch.stepped)
+        return Outcome(processes.is_main_process, run.config.training.steps, validation)
+    finally:
+        processes.destroy_process_group()
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, not a folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
+
+
+def _prepare_folder(run: Run) -> None:
+    """Writes what a later --resume needs; a new run first removes what an older one left, and nothing else."""
+    from audiovae.training.log import BOARD_FOLDER, LOG_FILE
+    from audiovae.training.loop import MODEL_FILE, STATE_FILE
+
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if not run.resumed:
+            for name in (LOG_FILE, MODEL_FILE, STATE_FILE):
+                (run.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(run.folder / BOARD_FOLDER, ignore_errors=True)
+        folders = {"data": str(run.data.absolute()), "cache": str(run.cache.absolute())}
+        _write_whole(run.folder / CONFIG_FILE, run.config.model_dump_json(indent=2))
+        _write_whole(run.folder / FOLDERS_FILE, json.dumps(folders, indent=2))
+    except OSError as error:
+        raise InputError(f"{run.folder}: can't be written: {error.strerror}") from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _overridden(config: Config, overrides: list[str]) -> Config:
+    """The config with some fields replaced. Every JSON value in it is a TOML value too."""
+    kept = [
+        f"{section}.{field}={json.dumps(value)}"
+        for section, fields in config.model_dump(mode="json").items()
+        for field, value in fields.items()
+    ]
+    try:
+        return Config.from_toml(os.devnull, kept + overrides)
+    except InputError as error:
+        raise InputError(str(error).replace(f"{os.devnull}:", "--set:", 1)) from error
+
+
+def _require_packages() -> None:
+    if not (find_spec("accelerate") and find_spec("tensorboard")):
+        raise InputError("training needs more packages: pip install 'audiovae[train]'")
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here")
+
+
+def _facts(run: Run, cache: Cache) -> Facts:
+    used = cache.split("train")
+    hours = sum(source.samples for source in used) / run.config.spectrogram.sample_rate / 3600
+    return Facts(version=version("audiovae"), data=f"{run.data.absolute().name}: {len(used)} files, {hours:.2f} hours")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"it has no {Path(error.filename).name}"
+    return getattr(error, "strerror", None) or f"{FOLDERS_FILE} can't be read"

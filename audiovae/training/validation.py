@@ -1,0 +1,121 @@
+"""The averaged weights on held-out segments: measures, and examples for TensorBoard. And the prior that fits them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from audiovae.griffin_lim import griffin_lim
+from audiovae.model.posterior import Posterior
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
+from audiovae.spectrogram import Spectrogram
+from audiovae.training.data import Cache, Segments, segment_samples
+
+SEGMENTS = 64
+EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
+"""Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
+PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 32
+ACTIVE_VARIANCE = 0.01
+"""A channel is active if its mean varies by more than this over the data (Burda et al., 2016)."""
+COLLAPSED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures on held-out segments."""
+
+    error_db: float
+    """Mean absolute error of the log-bands in dB."""
+    kl: float
+    """Nats a latent frame; 0 for a plain autoencoder."""
+    channel_kl: tuple[float, ...]
+    """The same for each channel; empty for a plain autoencoder."""
+    active_units: int
+    """Channels whose mean varies over the data."""
+    channels: int
+    """Channels there are."""
+    held_out: bool
+    """False where the folder is too small to hold anything out."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether so few channels are active that the decoder ignores most of its latents. Only a KL makes it so."""
+        return bool(self.channel_kl) and self.active_units < COLLAPSED_SHARE * self.channels
+
+
+def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWriter, *, step: int) -> Validation:
+    """Measures on the same held-out segments every time, and shows some of them in TensorBoard."""
+    split = "valid" if cache.split("valid") else "train"
+    segments = Segments(cache, split, vae.config, augment=False)
+    target, posterior = encode_segments(vae, spectrogram, segments, SEGMENTS)
+    with torch.inference_mode():
+        reconstruction = torch.cat([vae.decode(latents) for latents in posterior.mode().split(8)])
+    channel_kl = posterior.kl().mean(dim=(0, 2)).tolist() if vae.config.model.variational else []
+    variance = posterior.mean.var(dim=(0, 2))
+    decibels = vae.config.spectrogram.log_std * 20 / math.log(10)
+    if channel_kl:
+        board.add_histogram("validation/channel_kl", torch.tensor(channel_kl), step)
+    for name, sounds in (("target", target), ("reconstruction", reconstruction)):
+        _show(board, name, sounds[:EXAMPLES], step=step, spectrogram=spectrogram)
+    return Validation(
+        error_db=float((reconstruction - target).abs().mean()) * decibels,
+        kl=sum(channel_kl, start=0.0),
+        channel_kl=tuple(channel_kl),
+        active_units=int((variance > ACTIVE_VARIANCE).sum()),
+        channels=len(variance),
+        held_out=split == "valid",
+    )
+
+
+def encode_segments(
+    vae: VAE, spectrogram: Spectrogram, segments: Segments, count: int
+) -> tuple[Float[Tensor, "count 1 n_bands frames"], Posterior]:
+    """Spectrograms and posteriors of the first ``count`` segments, eight at a time."""
+    device = spectrogram.window.device
+    targets, means, logvars = [], [], []
+    with torch.inference_mode():
+        for first in range(0, count, 8):
+            waveform = torch.stack([segments[index] for index in range(first, min(first + 8, count))])
+            targets.append(spectrogram(waveform[:, None].to(device), center=False))
+            posterior = vae.encode(targets[-1])
+            means.append(posterior.mean)
+            logvars.append(posterior.logvar)
+    return torch.cat(targets), Posterior(torch.cat(means), torch.cat(logvars))
+
+
+def _show(
+    board: SummaryWriter,
+    name: str,
+    sounds: Float[Tensor, "examples 1 n_bands frames"],
+    *,
+    step: int,
+    spectrogram: Spectrogram,
+) -> None:
+    config = spectrogram.config
+    for index, sound in enumerate(sounds):
+        # Most of what is heard lies within two standard deviations. The lowest band is at the bottom.
+        board.add_image(f"{name}/{index}", (sound + 2).div(4).clamp(0, 1).flip(1), step)
+        magnitude = spectrogram.magnitude(sound)
+        waveform = griffin_lim(magnitude, hop_length=config.hop_length, iterations=EXAMPLE_ITERATIONS)
+        board.add_audio(f"{name}/{index}", waveform.clamp(-1, 1), step, sample_rate=config.sample_rate)
+
+
+def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> Prior:
+    """Fitted to the latents of training segments that are long enough to show how sounds move.
+
+    They are as long as every training file allows, so that none is left out; from single frames nothing can be said
+    about movement, and the prior stays the standard one.
+    """
+    config = vae.config
+    shortest = min(source.samples for source in cache.split("train"))
+    context = segment_samples(config, latent_frames=1) - config.latent_hop_length
+    latent_frames = min(PRIOR_LATENT_FRAMES, (shortest - context) // config.latent_hop_length)
+    if latent_frames < 2:
+        return Prior.standard(config.model.latent_channels)
+    segments = Segments(cache, "train", config, augment=False, latent_frames=latent_frames)
+    _, posterior = encode_segments(vae, spectrogram, segments, PRIOR_SEGMENTS)
+    return Prior.fit(posterior.mean)

@@ -1,0 +1,115 @@
+"""The bundled model on real music: what it must do for the person who just installed it."""
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import audiovae
+from audiovae.audio import Audio
+from audiovae.codec import Codec
+from audiovae.level import level_db
+
+EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
+CLIPS = sorted(path.stem for path in EXAMPLES.glob("*.flac"))
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return audiovae.load(device="cpu")
+
+
+def example(name: str) -> Audio:
+    return Audio.load(EXAMPLES / f"{name}.flac")
+
+
+def log_mel_db(waveform: Tensor) -> np.ndarray:
+    """128 mels of the mono mix, in dB, no lower than 80 dB under the peak."""
+    mels = librosa.feature.melspectrogram(y=waveform.mean(0).numpy(), sr=44100, n_fft=2048, hop_length=512, power=1.0)
+    return librosa.amplitude_to_db(mels, ref=np.max, top_db=80)
+
+
+def correlation(stereo: Tensor) -> float:
+    return float(torch.corrcoef(stereo)[0, 1])
+
+
+def test_reconstructions_are_near_their_clips_and_far_from_others(codec: Codec):
+    clips = {name: example(name) for name in CLIPS}
+    pictures = {name: log_mel_db(clip.waveform) for name, clip in clips.items()}
+    for name, clip in clips.items():
+        out = codec.decode(codec.encode(clip)).waveform
+        assert out.shape == clip.waveform.shape
+        assert level_db(out) == pytest.approx(level_db(clip.waveform), abs=2.0)
+        error_db = {other: np.abs(log_mel_db(out) - picture).mean() for other, picture in pictures.items()}
+        assert error_db[name] < 4.5
+        assert min(error_db[other] for other in CLIPS if other != name) > 2 * error_db[name]
+
+
+def test_half_of_the_latents_are_not_dead(codec: Codec):
+    means = torch.cat([codec.encode(example(name)).mean.transpose(0, 1).flatten(1) for name in CLIPS], dim=1)
+    assert (means.var(dim=1) > 0.01).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", ["orchestra_grieg", "concerto_bach", "ambient"])
+def test_stereo_image_and_mono_sum_survive(codec: Codec, name: str):
+    clip = example(name)
+    out = codec.decode(codec.encode(clip)).waveform
+    for channel in range(2):
+        difference = level_db(out[channel : channel + 1]) - level_db(clip.waveform[channel : channel + 1])
+        assert abs(difference) < 2.5
+    assert correlation(out) >= correlation(clip.waveform) - 0.1
+    # A mono sum that combed would lose level.
+    lost = level_db(clip.waveform.mean(0, keepdim=True)) - level_db(out.mean(0, keepdim=True))
+    assert lost < 2.0
+
+
+def test_panned_sound_stays_where_it_was(codec: Codec):
+    mono = example("guitar").waveform
+    panned = Audio(torch.cat([mono, 0.25 * mono]), 44100)
+    out = codec.decode(codec.encode(panned)).waveform
+    assert level_db(out[:1]) - level_db(out[1:]) == pytest.approx(12.04, abs=2.0)
+    assert correlation(out) > 0.95
+
+
+def test_opposite_channels_do_not_cancel(codec: Codec):
+    mono = example("flute_dvorak").waveform
+    out = codec.decode(codec.encode(Audio(torch.cat([mono, -mono]), 44100))).waveform
+    assert level_db(out[:1]) == pytest.approx(level_db(mono), abs=2.0)
+
+
+def test_ends_of_a_path_are_the_reconstructions_exactly(codec: Codec):
+    a, b = codec.encode(example("music_box")), codec.encode(example("piano_bach"))
+    for weight, end in ((0.0, a), (1.0, b)):
+        between = codec.decode(audiovae.interpolate(a, b, weight=weight))
+        assert torch.equal(between.waveform, codec.decode(end).waveform)
+
+
+def test_steps_lead_from_one_end_to_the_other(codec: Codec):
+    a, b = codec.encode(example("flute_dvorak")), codec.encode(example("cello_beethoven"))
+    start, end = codec.spectrogram_of(a), codec.spectrogram_of(b)
+    steps = [codec.spectrogram_of(audiovae.interpolate(a, b, weight=weight / 4)) for weight in range(5)]
+    from_start = [float((step - start).abs().mean()) for step in steps]
+    from_end = [float((step - end).abs().mean()) for step in steps]
+    assert from_start == sorted(from_start)
+    assert from_end == sorted(from_end, reverse=True)
+
+
+def test_generated_sounds_hold_together_in_time(codec: Codec):
+    def change(latents: audiovae.Latents) -> float:
+        spectrogram = codec.spectrogram_of(latents)
+        whole = spectrogram.unflatten(-1, (-1, 8)).mean(-1)
+        return float(whole.diff(dim=-1).abs().mean() / (whole - whole.mean(-1, keepdim=True)).abs().mean())
+
+    drawn = audiovae.generate(codec, duration_seconds=4.0)
+    shuffled = drawn.mean[..., torch.randperm(drawn.latent_frames, generator=torch.Generator().manual_seed(0))]
+    independent = audiovae.Latents(
+        shuffled, None, "shuffled", drawn.sample_rate, drawn.samples, drawn.level_db, drawn.checkpoint
+    )
+    assert change(drawn) < 0.9 * change(independent)
+    sound = codec.decode(drawn).waveform
+    assert sound.shape == (1, 4 * 44100)
+    assert level_db(sound) == pytest.approx(-20, abs=6)
+    assert not torch.equal(sound, codec.decode(audiovae.generate(codec, index=1)).waveform)

@@ -1,0 +1,51 @@
+"""The example clips are what their list says, and may be passed on."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+DATA = Path(__file__).parents[1] / "data"
+ROWS = json.loads((DATA / "examples" / "examples.json").read_text(encoding="utf-8"))
+FREE = ("public domain", "CC0", "CC-BY-3.0", "CC-BY-4.0", "MIT")
+
+
+def test_list_and_folder_agree():
+    listed = {row["file"] for row in ROWS}
+    assert listed == {path.name for path in (DATA / "examples").glob("*.flac")}
+    assert 6 <= len(listed) <= 12
+    assert sum("Bach" in row["title"] or "Grieg" in row["title"] for row in ROWS) >= 2
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
+def test_clip_is_the_one_described(row: dict):
+    path = DATA / "examples" / row["file"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+    samples, rate = soundfile.read(path, always_2d=True)
+    assert rate == 44100
+    assert samples.shape[1] == row["channels"]
+    assert samples.shape[0] / rate == pytest.approx(row["seconds"], abs=0.01)
+    assert 3 <= row["seconds"] <= 8
+    assert 0.01 < np.abs(samples).max() < 0.95
+    assert any(licence in row["licence"] for licence in FREE)
+    assert row["author"]
+    assert row["file"] in (DATA / "examples" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("recipe", ["music", "notes", "scores", "examples"])
+def test_recipe_explains_itself(recipe: str):
+    result = subprocess.run([sys.executable, DATA / f"{recipe}.py", "--help"], capture_output=True, text=True, check=True)
+    assert "--" in result.stdout
+
+
+def test_split_is_by_number_and_leaves_four_fifths_to_training():
+    code = "import corpus; print([corpus.split_of(i) for i in range(10)])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=True)
+    splits = result.stdout
+    assert splits.count("'train'") == 8
+    assert splits.count("'valid'") == splits.count("'test'") == 1

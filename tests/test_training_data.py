@@ -1,0 +1,343 @@
+"""The cache of a folder and the segments drawn from it."""
+
+import json
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiovae.config import Config
+from audiovae.errors import InputError
+from audiovae.training import data
+from audiovae.training.data import Cache, Segments, Skipped, StepBatches, open_cache, segment_samples
+
+CONFIG = Config.from_toml(
+    Path(data.__file__).parents[1] / "configs" / "tiny.toml", ["data.gain_db=0.0", "data.pitch_semitones=0.0"]
+)
+SECOND = 44_100
+
+
+def with_data(**values: object) -> Config:
+    return CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update=values)})
+
+
+def write_tone(
+    path: Path, *, seconds: float = 1.0, frequency_hz: float = 440.0, sample_rate: int = SECOND, amplitude: float = 0.3
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    soundfile.write(path, amplitude * np.sin(2 * np.pi * frequency_hz * time), sample_rate, subtype="FLOAT")
+
+
+def frequency_of(segment: torch.Tensor) -> float:
+    """Of a tone in Hz, by the peak of a long, windowed, zero-padded spectrum."""
+    spectrum = np.abs(np.fft.rfft(segment.numpy() * np.hanning(len(segment)), 1 << 20))
+    return float(np.argmax(spectrum)) * SECOND / (1 << 20)
+
+
+def rms_db(segment: torch.Tensor) -> float:
+    return float(10 * torch.log10(segment.square().mean()))
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The system refuses to write more, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(4):
+        write_tone(tmp_path / "sounds" / f"{number}.wav", frequency_hz=300 + 100 * number)
+    return tmp_path / "sounds"
+
+
+@pytest.fixture
+def cache(folder: Path, tmp_path: Path) -> Cache:
+    return open_cache(folder, tmp_path / "cache", with_data(validation_share=0.0))
+
+
+class TestCache:
+    def test_holds_every_file_once_at_the_models_rate(self, tmp_path) -> None:
+        write_tone(tmp_path / "in" / "slow.wav", sample_rate=8_000, seconds=1.0)
+        write_tone(tmp_path / "in" / "deep" / "fast.wav", sample_rate=96_000, seconds=0.5)
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
+        assert [(one.path, one.samples) for one in cache.sources] == [("deep/fast.wav", 22_050), ("slow.wav", 44_100)]
+        samples = np.fromfile(cache.audio, "<i2").astype(np.float32) / 32767
+        assert len(samples) == 66_150
+        for source in cache.sources:
+            tone = torch.from_numpy(samples[source.offset : source.offset + source.samples])
+            assert frequency_of(tone) == pytest.approx(440, abs=0.5)
+            assert source.level_db == pytest.approx(20 * np.log10(0.3 / 2**0.5), abs=0.1)
+
+    def test_stereo_becomes_the_mean_of_its_channels(self, tmp_path) -> None:
+        (tmp_path / "in").mkdir()
+        soundfile.write(tmp_path / "in" / "a.wav", np.tile([0.5, 0.1], (SECOND, 1)), SECOND, subtype="FLOAT")
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
+        assert np.fromfile(cache.audio, "<i2") == pytest.approx(0.3 * 32767, abs=0.51)
+
+    def test_floats_beyond_full_scale_keep_their_shape(self, tmp_path) -> None:
+        write_tone(tmp_path / "in" / "loud.wav", amplitude=4.0)
+        write_tone(tmp_path / "same" / "soft.wav", amplitude=0.25)
+        segments = [
+            Segments(open_cache(tmp_path / name, tmp_path / "cache", CONFIG), "train", CONFIG, augment=False)[0]
+            for name in ("in", "same")
+        ]
+        torch.testing.assert_close(*segments, atol=1e-4, rtol=0)
+
+    def test_a_second_opening_decodes_nothing(self, folder, tmp_path, monkeypatch) -> None:
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        monkeypatch.setattr(data, "AudioFile", lambda path: pytest.fail(f"{path} was opened"))
+        assert open_cache(folder, tmp_path / "cache", CONFIG) == first
+
+    def test_a_changed_file_is_decoded_again(self, folder, tmp_path) -> None:
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        write_tone(folder / "0.wav", seconds=0.75)
+        second = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert first.sources[0].samples == 44_100
+        assert second.sources[0].samples == 33_075
+
+    def test_a_cut_or_missing_cache_is_made_again(self, folder, tmp_path) -> None:
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        whole = first.audio.read_bytes()
+        first.audio.write_bytes(whole[:-2])
+        assert open_cache(folder, tmp_path / "cache", CONFIG).audio.read_bytes() == whole
+        first.audio.unlink()
+        assert open_cache(folder, tmp_path / "cache", CONFIG).audio.read_bytes() == whole
+
+    def test_unusable_files_are_listed_with_their_reason_and_skipped(self, folder, tmp_path) -> None:
+        write_tone(folder / "short.wav", seconds=0.1)
+        write_tone(folder / "silent.wav", amplitude=0.0)
+        (folder / "text.wav").write_text("not audio")
+        (folder / "notes.txt").write_text("not even called audio")
+        soundfile.write(folder / "nan.wav", np.full(SECOND, np.nan), SECOND, subtype="FLOAT")
+        cache = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert {one.path for one in cache.sources} == {f"{number}.wav" for number in range(4)}
+        reasons = {item.path: item.reason for item in cache.skipped}
+        assert reasons.keys() == {"short.wav", "silent.wav", "text.wav", "nan.wav"}
+        assert reasons["short.wav"] == "shorter than a segment (0.4 s)"
+        assert reasons["silent.wav"] == "silent"
+        assert reasons["nan.wav"] == "contains NaN or infinity"
+        assert reasons["text.wav"].startswith("damaged or not audio")
+
+    def test_shorter_segments_need_no_new_cache(self, folder, tmp_path, monkeypatch) -> None:
+        write_tone(folder / "short.wav", seconds=0.3)
+        assert Skipped("short.wav", "shorter than a segment (0.4 s)") in open_cache(folder, tmp_path, CONFIG).skipped
+        monkeypatch.setattr(data, "AudioFile", lambda path: pytest.fail(f"{path} was opened"))
+        assert open_cache(folder, tmp_path, with_data(segment_latent_frames=2)).skipped == ()
+
+    def test_progress_counts_every_file(self, folder, tmp_path) -> None:
+        seen: list[tuple[int, int]] = []
+        open_cache(folder, tmp_path / "cache", CONFIG, progress=lambda done, of: seen.append((done, of)))
+        assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def test_two_processes_at_once_make_one_good_cache(self, folder, tmp_path) -> None:
+        # Threads stand for processes: both see that there is no cache before either has made it.
+        both = threading.Barrier(2)
+        caches: list[Cache] = []
+
+        def wait(done: int, of: int) -> None:
+            if done == 1:
+                both.wait(timeout=30)
+
+        def work() -> None:
+            caches.append(open_cache(folder, tmp_path / "cache", CONFIG, progress=wait))
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(caches) == 2 and caches[0] == caches[1]
+        assert caches[0].audio.stat().st_size == 4 * 2 * SECOND
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+
+    def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(self, folder, tmp_path) -> None:
+        for name, age_seconds in (("partial-dead", 2 * data.ABANDONED_AFTER_SECONDS), ("partial-alive", 0)):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "audio").write_bytes(b"half")
+            for path in (tmp_path / name / "audio", tmp_path / name):
+                then = path.stat().st_mtime - age_seconds
+                os.utime(path, (then, then))
+        open_cache(folder, tmp_path, CONFIG)
+        assert {path.name for path in tmp_path.glob("partial-*")} == {"partial-alive"}
+
+
+class TestRefusals:
+    def test_empty_folder(self, tmp_path) -> None:
+        with pytest.raises(InputError, match=r"no audio files in it$"):
+            open_cache(tmp_path, tmp_path / "cache", CONFIG)
+
+    def test_missing_folder(self, tmp_path) -> None:
+        with pytest.raises(InputError, match=r"none: no such folder$"):
+            open_cache(tmp_path / "none", tmp_path / "cache", CONFIG)
+
+    def test_nothing_but_silence_and_shortness(self, tmp_path) -> None:
+        for number in range(2):
+            write_tone(tmp_path / f"silent{number}.wav", amplitude=0.0)
+        write_tone(tmp_path / "short.wav", seconds=0.1)
+        expected = "nothing to train on among its 3 audio files: 2 silent, 1 shorter than a segment"
+        with pytest.raises(InputError, match=expected):
+            open_cache(tmp_path, tmp_path / "cache", CONFIG)
+
+    def test_everything_held_out_by_its_folders(self, tmp_path) -> None:
+        write_tone(tmp_path / "valid" / "a.wav")
+        with pytest.raises(InputError, match="nothing to train on among its 1 audio files: 1 in a valid folder"):
+            open_cache(tmp_path, tmp_path / "cache", CONFIG)
+
+    def test_a_disk_that_fills_leaves_nothing_behind(self, folder, tmp_path) -> None:
+        with (
+            files_no_larger_than(100_000),
+            pytest.raises(InputError, match="can't hold the decoded audio: File too large"),
+        ):
+            open_cache(folder, tmp_path / "cache", CONFIG)
+        assert list((tmp_path / "cache").iterdir()) == []
+
+    def test_an_interrupt_leaves_nothing_behind(self, folder, tmp_path) -> None:
+        def interrupt(done: int, of: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            open_cache(folder, tmp_path / "cache", CONFIG, progress=interrupt)
+        assert list((tmp_path / "cache").iterdir()) == []
+
+    def test_a_cache_folder_that_is_a_file(self, folder, tmp_path) -> None:
+        (tmp_path / "cache").write_text("in the way")
+        with pytest.raises(InputError, match="cache: can't hold the decoded audio: "):
+            open_cache(folder, tmp_path / "cache", CONFIG)
+
+
+class TestSplits:
+    def splits(self, folder: Path, **settings: object) -> dict[str, str]:
+        cache = open_cache(folder, folder.parent / "cache", with_data(**settings))
+        return {source.path: source.split for source in cache.sources}
+
+    def test_by_folder_wherever_it_stands_in_the_path(self, tmp_path) -> None:
+        for name in ("a/train/1.wav", "a/valid/2.wav", "test/3.wav", "b/4.wav"):
+            write_tone(tmp_path / "in" / name)
+        assert self.splits(tmp_path / "in", validation_share=0.9) == {
+            "a/train/1.wav": "train", "a/valid/2.wav": "valid", "test/3.wav": "test", "b/4.wav": "train",
+        }  # fmt: skip
+
+    def test_by_a_hash_that_other_files_do_not_change(self, tmp_path) -> None:
+        for number in range(20):
+            write_tone(tmp_path / "in" / f"{number}.wav", seconds=0.45)
+        before = self.splits(tmp_path / "in", validation_share=0.4)
+        assert {"train", "valid"} == set(before.values())
+        write_tone(tmp_path / "in" / "more.wav")
+        after = self.splits(tmp_path / "in", validation_share=0.4)
+        assert {path: after[path] for path in before} == before
+
+    def test_a_single_file_is_trained_on_and_nothing_is_held_out(self, tmp_path) -> None:
+        write_tone(tmp_path / "in" / "only.wav")
+        assert self.splits(tmp_path / "in", validation_share=1.0) == {"only.wav": "train"}
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", with_data(validation_share=1.0))
+        assert cache.split("valid") == ()
+
+    def test_another_share_needs_no_new_cache(self, folder, tmp_path) -> None:
+        self.splits(folder, validation_share=0.0)
+        self.splits(folder, validation_share=0.5)
+        assert len(list((tmp_path / "cache").glob("*.int16"))) == 1
+
+
+class TestSegments:
+    def test_a_segment_depends_on_seed_and_index_alone(self, cache) -> None:
+        config = with_data(gain_db=6.0, pitch_semitones=2.0)
+        segments = Segments(cache, "train", config, augment=True)
+        forwards = [segments[index] for index in range(6)]
+        again = Segments(cache, "train", config, augment=True)
+        for index in reversed(range(6)):
+            assert torch.equal(again[index], forwards[index])
+        training = config.training.model_copy(update={"seed": 1})
+        other = Segments(cache, "train", config.model_copy(update={"training": training}), augment=True)
+        assert not any(torch.equal(other[index], forwards[index]) for index in range(6))
+
+    def test_is_sent_to_a_worker_without_the_audio(self, cache) -> None:
+        segments = Segments(cache, "train", CONFIG, augment=True)
+        segments[0]
+        size = len(ForkingPickler.dumps(segments))
+        assert size < 10_000 < cache.audio.stat().st_size
+
+    def test_has_the_length_that_gives_whole_latent_frames(self, cache) -> None:
+        assert segment_samples(CONFIG) == len(Segments(cache, "train", CONFIG, augment=False)[0])
+        assert (segment_samples(CONFIG) - 2048) // 512 + 1 == 4 * 8
+
+    def test_every_second_is_equally_likely(self, tmp_path) -> None:
+        write_tone(tmp_path / "in" / "long.wav", seconds=3.0, frequency_hz=1000)
+        write_tone(tmp_path / "in" / "short.wav", seconds=1.0, frequency_hz=200)
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", with_data(validation_share=0.0))
+        segments = Segments(cache, "train", CONFIG, augment=False)
+        crossings = [int((segments[index].diff(dim=0).sign().diff(dim=0) != 0).sum()) for index in range(400)]
+        long = sum(count > 400 for count in crossings)  # 1000 Hz turns 812 times in 0.41 s, 200 Hz 162 times
+        assert 300 - 3.5 * 8.7 < long < 300 + 3.5 * 8.7  # a binomial's standard deviation is 8.7
+
+    def test_all_are_at_the_models_level_whatever_the_files(self, tmp_path) -> None:
+        for name, amplitude in (("loud", 0.9), ("soft", 0.01)):
+            write_tone(tmp_path / "in" / f"{name}.wav", amplitude=amplitude)
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", with_data(validation_share=0.0))
+        segments = Segments(cache, "train", CONFIG, augment=False)
+        for index in range(8):
+            assert rms_db(segments[index]) == pytest.approx(CONFIG.spectrogram.level_db, abs=0.1)
+
+    def test_gain_is_spread_evenly_over_its_range(self, cache) -> None:
+        segments = Segments(cache, "train", with_data(gain_db=6.0), augment=True)
+        gains = [rms_db(segments[index]) - CONFIG.spectrogram.level_db for index in range(100)]
+        assert -6.1 < min(gains) < -5 and 5 < max(gains) < 6.1
+        assert abs(np.mean(gains)) < 1.2  # 3.5 standard deviations of the mean of 100
+
+    def test_two_semitones_up_make_494_hz_of_440(self, tmp_path, monkeypatch) -> None:
+        write_tone(tmp_path / "in" / "a.wav", frequency_hz=440)
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
+        segments = Segments(cache, "train", CONFIG, augment=True)
+        for semitones, expected in ((2.0, 493.883), (-3.0, 369.994), (0.0, 440.0)):
+            monkeypatch.setattr(segments, "_augmentation", lambda random, shift=semitones: (shift, 0.0))
+            assert frequency_of(segments[0]) == pytest.approx(expected, abs=0.2)
+            assert len(segments[0]) == segment_samples(CONFIG)
+
+    def test_pitch_share_and_range(self, cache) -> None:
+        segments = Segments(cache, "train", with_data(pitch_semitones=3.0, pitch_share=0.5), augment=True)
+        shifts = [segments._augmentation(np.random.default_rng([0, index]))[0] for index in range(400)]
+        assert 165 < sum(shift != 0 for shift in shifts) < 235  # 3.5 standard deviations of 10
+        assert -3 < min(shifts) < -2.8 and 2.8 < max(shifts) < 3
+
+    def test_a_file_too_short_for_the_shift_is_shifted_less(self, tmp_path, monkeypatch) -> None:
+        write_tone(tmp_path / "in" / "a.wav", seconds=(segment_samples(CONFIG) + 10) / SECOND)
+        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
+        segments = Segments(cache, "train", CONFIG, augment=True)
+        monkeypatch.setattr(segments, "_augmentation", lambda random: (12.0, 0.0))
+        assert frequency_of(segments[0]) == pytest.approx(440, abs=1)
+
+
+class TestStepBatches:
+    def test_processes_share_each_step_and_no_index_comes_twice(self) -> None:
+        ranks = [list(StepBatches(0, 4, batch_size=3, rank=rank, world_size=2)) for rank in range(2)]
+        together = [first + second for first, second in zip(*ranks, strict=True)]
+        assert together == list(StepBatches(0, 4, batch_size=6, rank=0, world_size=1))
+        assert sorted(chain.from_iterable(together)) == list(range(24))
+
+    def test_a_resumed_run_goes_on_where_it_was(self) -> None:
+        whole = list(StepBatches(0, 9, batch_size=2, rank=1, world_size=3))
+        assert list(StepBatches(5, 9, batch_size=2, rank=1, world_size=3)) == whole[5:]
+
+    def test_a_finished_run_has_none_left(self) -> None:
+        batches = StepBatches(9, 5, batch_size=2, rank=0, world_size=1)
+        assert len(batches) == 0 and list(batches) == []
+
+
+def test_index_is_readable_json_that_names_every_file(cache) -> None:
+    content = json.loads(cache.audio.with_suffix(".json").read_text())
+    assert [source["path"] for source in content["sources"]] == ["0.wav", "1.wav", "2.wav", "3.wav"]
