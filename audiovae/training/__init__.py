@@ -1,1 +1,1 @@
-"""Floor 6: a folder of audio to a checkpoint. Read in this order: data, losses, schedule, loop."""
+"""Floor 6: a folder of audio to a checkpoint. Read in this order: run, data, losses, schedule, loop."""

@@ -1,0 +1,86 @@
+"""The commands. Each only names the way through the package; nothing heavy is imported before one of them runs."""
+
+import errno
+import logging
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from audiovae.cli.datasets import decode, encode
+from audiovae.cli.models import info, train
+from audiovae.cli.morphing import interpolate
+from audiovae.cli.sounds import generate, reconstruct
+from audiovae.errors import InputError
+
+
+class Commands(TyperGroup):
+    """Turns what can't be used into one line on stderr and exit 1; a defect of ours keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, OSError, KeyboardInterrupt, MemoryError) as error:
+            # A closed pipe (`| head`) is typer's to end quietly.
+            if ctx.meta.get("debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise
+            typer.echo(f"audiovae: {_one_line(error)}", err=True)
+            # Training tells an interrupt in words of its own.
+            stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+            raise typer.Exit(130 if stopped else 1) from None
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    words = {KeyboardInterrupt: "interrupted", MemoryError: "not enough memory"}
+    return " ".join(str(error).split()) or words.get(type(error), type(error).__name__)
+
+
+app = typer.Typer(
+    name="audiovae",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (interpolate, reconstruct, generate, encode, decode, train, info):
+    app.command()(_command)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from audiovae import __version__
+
+        typer.echo(f"audiovae {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def audiovae(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hear what lies between two pieces of music."""
+
+
+def _hush_libraries() -> None:
+    """A library's advice to programmers is none to who runs a command; our own warnings are."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    ours = logging.StreamHandler()
+    ours.setFormatter(logging.Formatter("audiovae: warning: %(message)s"))
+    logging.getLogger("audiovae").addHandler(ours)
+
+
+def main() -> None:
+    """The ``audiovae`` command."""
+    _hush_libraries()
+    app(prog_name="audiovae")

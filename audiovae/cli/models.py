@@ -1,0 +1,191 @@
+"""``audiovae train`` and ``audiovae info``."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from audiovae.cli import options
+from audiovae.cli.report import Report
+
+if TYPE_CHECKING:
+    from audiovae.checkpoint import Checkpoint
+    from audiovae.training.data import Cache
+    from audiovae.training.loop import Progress
+    from audiovae.training.run import Outcome, Run, Watch
+
+SHOWN_SKIPPED = 5
+
+
+def train(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file, or the name of a bundled config.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of audio files.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder for the run.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in training.batch_size=8; repeatable.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run, without CONFIG.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the decoded audio.", show_default="RUN/../cache")
+    ] = None,
+    device: options.DeviceOption = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in RUN.")] = False,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Train a model on a folder of audio; under torchrun on several devices."""
+    _refuse_wrong_usage(config, data, out, resume)
+    from audiovae.training import run as training
+
+    if resume is not None:
+        run = training.resumed_run(resume, overrides or [], data=data, cache=cache)
+    else:
+        assert config is not None and data is not None and out is not None
+        run = training.new_run(config, overrides or [], data=data, folder=out, cache=cache, force=force)
+    report = Report(as_json=as_json, quiet=quiet)
+    with _watching(run, report) as watch:
+        outcome = training.train(run, device=device, watch=watch)
+    _finish_training(run, outcome, report)
+
+
+def info(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint.", show_default="the bundled one")
+    ] = None,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Say what a checkpoint is: its settings, data, licence and measures."""
+    from audiovae.checkpoint import load_checkpoint
+    from audiovae.codec import BUNDLED_CHECKPOINT
+
+    loaded = load_checkpoint(checkpoint or BUNDLED_CHECKPOINT)
+    facts, report = _facts(loaded), Report(as_json=as_json, quiet=quiet)
+    if report.chatty:
+        _print_table(facts)
+    report.finish(f"read {loaded.source}: fingerprint {loaded.fingerprint}", facts)
+
+
+def _refuse_wrong_usage(config: str | None, data: Path | None, out: Path | None, resume: Path | None) -> None:
+    if resume is not None:
+        if config is not None or out is not None:
+            raise typer.BadParameter("has its own config: leave out CONFIG and --out", param_hint="--resume")
+        return
+    for name, value in (("CONFIG", config), ("--data", data), ("--out", out)):
+        if value is None:
+            raise typer.BadParameter("is missing (or --resume RUN instead)", param_hint=name)
+
+
+class _Bars:
+    """A bar for decoding, then one for the steps; without a terminal the figures are lines on stdout."""
+
+    def __init__(self, run: "Run", report: Report) -> None:
+        self.steps, self.report, self.open = run.config.training.steps, report, ExitStack()
+        self.advance = self.open.enter_context(report.progress("decoding"))
+        self.first: tuple[int, float] | None = None
+
+    def opened(self, cache: "Cache") -> None:
+        """From here on it is steps."""
+        self.open.close()
+        _say_cache(cache, self.report)
+        self.advance = self.open.enter_context(self.report.progress("training"))
+
+    def stepped(self, progress: "Progress") -> None:
+        """Shows the figures, and the speed since they came first."""
+        now = time.monotonic()
+        step, since = self.first = self.first or (progress.step, now)
+        speed = f"  {(progress.step - step) / (now - since):.2f} steps/s" if progress.step > step else ""
+        self.advance(progress.step, self.steps, _figures(progress) + speed)
+
+
+@contextmanager
+def _watching(run: "Run", report: Report) -> Iterator["Watch"]:
+    from audiovae.training.run import Watch
+
+    bars = _Bars(run, report)
+    with bars.open:
+        yield Watch(decoded=bars.advance, opened=bars.opened, stepped=bars.stepped)
+
+
+def _figures(progress: "Progress") -> str:
+    skipped = f"  {progress.skipped_steps} skipped" if progress.skipped_steps else ""
+    return (
+        f"error {progress.error_db:.2f} dB  loss {progress.loss:.3f}  KL {progress.kl:.1f} nats  "
+        f"rate {progress.learning_rate:.0e}{skipped}"
+    )
+
+
+def _say_cache(cache: "Cache", report: Report) -> None:
+    train, valid = (len(cache.split(name)) for name in ("train", "valid"))
+    report.say(f"{train} files to train on, {valid} held out, {len(cache.skipped)} skipped")
+    for item in cache.skipped[:SHOWN_SKIPPED]:
+        report.say(f"skipped {item.path}: {item.reason}")
+    if len(cache.skipped) > SHOWN_SKIPPED:
+        report.say(f"skipped {len(cache.skipped) - SHOWN_SKIPPED} more")
+
+
+def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
+    from dataclasses import asdict
+
+    from audiovae.training.loop import MODEL_FILE
+
+    if not outcome.is_main:
+        return
+    model, last = run.folder / MODEL_FILE, outcome.validation
+    facts: dict[str, Any] = {
+        "run": str(run.folder),
+        "steps": outcome.steps,
+        "validation": last and asdict(last) | {"collapsed": last.collapsed},
+    }
+    if last is None:
+        report.finish(f"{run.folder}: at step {outcome.steps} already, nothing left to do", facts | {"written": []})
+        return
+    data = "held-out" if last.held_out else "training"
+    figures = f"step {outcome.steps}, error on {data} audio {last.error_db:.2f} dB"
+    report.finish(f"wrote {model}: {figures}", facts | {"written": [str(model)]})
+
+
+def _facts(loaded: "Checkpoint") -> dict[str, Any]:
+    from audiovae.checkpoint import FORMAT_NAME, FORMAT_VERSION
+
+    config, facts = loaded.config, loaded.facts
+    return {
+        "file": loaded.source,
+        "file_bytes": Path(loaded.source).stat().st_size,
+        "format": f"{FORMAT_NAME}/{FORMAT_VERSION}",
+        "version": facts.version,
+        "fingerprint": loaded.fingerprint,
+        "step": facts.step,
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "variational": config.model.variational,
+        "latent_channels": config.model.latent_channels,
+        "latent_rate_hz": config.latent_rate,
+        "sample_rate": config.spectrogram.sample_rate,
+        "n_bands": config.spectrogram.n_bands,
+        "bank": config.spectrogram.bank,
+        "data": facts.data,
+        "license": facts.license,
+        "metrics": facts.metrics,
+    }
+
+
+def _print_table(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = {name: value for name, value in facts.items() if name != "metrics"} | facts["metrics"]
+    shown["file_bytes"] = f"{facts['file_bytes']:,}"
+    shown["parameters"] = f"{facts['parameters']:,}"
+    table = Table(show_header=False, box=None)
+    for name, value in shown.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(Text(name.replace("_", " "), style="bold"), Text(text or "not stated"))
+    Console().print(table)

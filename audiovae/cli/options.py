@@ -1,0 +1,34 @@
+"""The options that several commands have in common."""
+
+from pathlib import Path
+from typing import Annotated, Literal, no_type_check
+
+import typer
+
+# The same words as in codec, alignment and interpolation, which are too heavy to import for --help.
+Device = Literal["auto", "cpu", "cuda"]
+Quality = Literal["draft", "standard", "best"]
+PathShape = Literal["linear", "spherical"]
+Fit = Literal["stretch", "loop", "trim"]
+Format = Literal["wav", "flac", "ogg", "mp3"]
+
+
+@no_type_check  # what typer hands over as its Context is none to isinstance
+def _remember_debug(context: typer.Context, wanted: bool) -> bool:
+    context.meta["debug"] = wanted
+    return wanted
+
+
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", metavar="FILE", help="Model to use.", show_default="the bundled one")
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto: on CUDA if there is one.")]
+QualityOption = Annotated[Quality, typer.Option("--quality", help="Effort that the reconstruction of phase takes.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Format of the audio files.")]
+FolderOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files of the same name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress; print only the last line.")]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", hidden=True, callback=_remember_debug, help="Show the traceback of an error.")
+]

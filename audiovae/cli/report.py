@@ -1,0 +1,81 @@
+"""What a command says: progress on stderr, results on stdout, in words or as one JSON object."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import typer
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """Is told how much is done, of how much, and perhaps in words how it goes."""
+
+    def __call__(self, done: int, total: int, figures: str = "", /) -> None: ...
+
+
+class Report:
+    """The words of one command."""
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self.as_json, self.quiet = as_json, quiet
+
+    @property
+    def chatty(self) -> bool:
+        """Whether more than the last line is wanted."""
+        return not (self.as_json or self.quiet)
+
+    def say(self, line: str) -> None:
+        """A line for who watches."""
+        if self.chatty:
+            typer.echo(line)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:
+        """A bar on a terminal, gone when it is done; elsewhere (a log, say) only figures are told, line by line."""
+        if not (self.chatty and sys.stderr.isatty()):
+            yield lambda done, total, figures="": self.say(f"{done}/{total}  {figures}") if figures else None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
+
+        columns = (
+            TextColumn(what, table_column=Column(no_wrap=True, min_width=len(what))),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=11)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None, visible=False, figures="")
+
+            def advance(done: int, total: int, figures: str = "", /) -> None:
+                bar.update(task, completed=done, total=total, figures=figures, visible=True)
+
+            yield advance
+
+    def finish(self, line: str, facts: dict[str, Any]) -> None:
+        """The last line, which names what was written, or with --json the facts instead."""
+        typer.echo(to_json(facts) if self.as_json else line)
+
+
+def to_json(facts: dict[str, Any]) -> str:
+    """JSON that any reader takes: what is not finite (the level of silence) becomes null."""
+    return json.dumps(_finite(facts), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def names(files: list[str]) -> str:
+    """File names in few words: the first and the last of a long series."""
+    return ", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]}"

@@ -1,0 +1,62 @@
+"""A folder of results that appears whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from audiovae.errors import InputError
+
+
+def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
+    """Raises InputError if results of these names (with folders, perhaps) can't go there. Changes nothing."""
+    existing = _nearest_existing(folder)
+    if not existing.is_dir():
+        raise InputError(f"{folder}: {'is' if existing == folder else f'{existing} is'} a file, not a folder")
+    for name in names:
+        target = folder / name
+        if target.is_dir():
+            raise InputError(f"{target}: is a folder, a file is to be written there")
+        if target.exists() and not force:
+            raise InputError(f"{folder}: holds results already, such as {name} (use --force to overwrite)")
+
+
+@contextmanager
+def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterator[Path]:
+    """Yields a temporary folder in which files of these names are made; at the end of the block they move to
+    ``folder``, all of them. Other files in ``folder`` are left alone. Raises InputError like ``check_folder``.
+    """
+    check_folder(folder, names, force=force)
+    existing = _nearest_existing(folder)
+    try:
+        # In the folder itself if there is one: elsewhere might be another disk.
+        temporary = Path(tempfile.mkdtemp(prefix=".audiovae-", dir=existing))
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written: {error.strerror}") from error
+    try:
+        results = temporary / "results"
+        results.mkdir()
+        yield results
+        check_folder(folder, names, force=force)  # another process may have been faster
+        _move(results, folder, names)
+    except InputError as error:
+        raise InputError(str(error).replace(str(temporary / "results"), str(folder))) from error
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+
+
+def _move(results: Path, folder: Path, names: Sequence[str]) -> None:
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        results.rename(folder)
+        return
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).replace(folder / name)

@@ -1,0 +1,108 @@
+"""The files of a folder of sounds: audio, a picture of all, and a JSON file that says what they are."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.cli.report import Advance, Report
+from audiovae.codec import Codec
+from audiovae.config import SpectrogramConfig
+from audiovae.latents import Latents
+from audiovae.plots import path_picture, shortened
+from audiovae.spectrogram import magnitude_db
+
+PICTURE_FRAMES = 2000
+"""Spectrogram frames that the longest sound keeps for the picture."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One file to be written."""
+
+    name: str
+    latents: Latents
+    label: str = ""
+    """Below its spectrogram."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the JSON file says of it besides what is measured."""
+
+
+def write_sounds(
+    codec: Codec, sounds: Sequence[Sound], folder: Path, *, picture: str, title: str, quality: str, advance: Advance
+) -> list[dict[str, Any]]:
+    """Writes the sounds and their picture; returns the facts and measures of each sound."""
+    longest = max(sounds, key=lambda sound: sound.latents.latent_frames).latents
+    factor = max(1, longest.latent_frames * codec.config.model.time_stride // PICTURE_FRAMES)
+    measured: list[dict[str, Any]] = []
+    panels: list[Tensor] = []
+    previous: Tensor | None = None
+    for done, sound in enumerate(sounds, start=1):
+        gain_db = codec.save(sound.latents, folder / sound.name, quality=quality)
+        spectrogram = codec.spectrogram_of(sound.latents)
+        distance = None if previous is None else distance_db(previous, spectrogram, codec.config.spectrogram)
+        facts = sound.facts | describe(sound.latents) | {"gain_db": gain_db, "distance_to_previous_db": distance}
+        measured.append({"name": sound.name} | facts)
+        panels.append(shortened(spectrogram.mean(0), factor))
+        previous = spectrogram
+        advance(done, len(sounds))
+    labels, config = [sound.label for sound in sounds], codec.config.spectrogram
+    path_picture(panels, labels, folder / picture, config=config, title=title, seconds=longest.duration_seconds)
+    return measured
+
+
+def distance_db(
+    a: Float[Tensor, "channels n_bands frames_a"],
+    b: Float[Tensor, "channels n_bands frames_b"],
+    config: SpectrogramConfig,
+) -> float:
+    """RMS difference of two normalised spectrograms in dB, the shorter one stretched to the longer one's frames.
+
+    What is below the front end's floor counts as the floor. Equal distances along a path make it sound even.
+    """
+    frames = max(a.shape[-1], b.shape[-1])
+    floor_db = 20 * math.log10(config.floor)
+    levels = [
+        torch.nn.functional.interpolate(magnitude_db(one, config).clamp_min(floor_db), size=frames, mode="linear")
+        for one in (a, b)
+    ]
+    return float((levels[0] - levels[1]).square().mean().sqrt())
+
+
+def describe(latents: Latents) -> dict[str, Any]:
+    """Length, rate, channels and level of a recording."""
+    return {
+        "sample_rate": latents.sample_rate,
+        "samples": latents.samples,
+        "channels": latents.channels,
+        "duration_seconds": latents.duration_seconds,
+        "level_db": latents.level_db,
+    }
+
+
+def describe_input(latents: Latents) -> dict[str, Any]:
+    """A recording that went in."""
+    return {"path": latents.source} | describe(latents)
+
+
+def describe_codec(codec: Codec) -> dict[str, Any]:
+    """What made the sounds."""
+    from audiovae import __version__
+
+    return {
+        "version": __version__,
+        "checkpoint": {"fingerprint": codec.fingerprint, "file": codec.checkpoint.source},
+        "device": codec.device.type,
+    }
+
+
+def say_gains(report: Report, files: Sequence[dict[str, Any]]) -> None:
+    """Tells which files were turned down, so that nobody wonders about their level."""
+    for file in files:
+        if file["gain_db"]:
+            report.say(f"{file['name']}: turned down by {-file['gain_db']:.1f} dB, so that it doesn't clip")

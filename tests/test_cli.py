@@ -1,0 +1,713 @@
+"""The commands: what they write, what they say, and what they refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from conftest import noise, silence, stereo, tone
+from safetensors.torch import save_file
+from tiny_codec import save_tiny
+from typer.testing import CliRunner, Result
+
+from audiovae import __version__, alignment, codec, interpolation
+from audiovae.audio import CODINGS, Audio
+from audiovae.cli import app, options
+from audiovae.encoding import SUFFIX
+from audiovae.errors import InputError
+from audiovae.training import run as training
+from audiovae.training import validation
+
+RUN = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a.wav and b.wav of one length, c.flac shorter, d.wav stereo at another rate, silence.wav."""
+    folder = tmp_path_factory.mktemp("clips")
+    Audio(tone(samples=12_000), 44_100).save(folder / "a.wav")
+    Audio(noise(samples=12_000), 44_100).save(folder / "b.wav")
+    Audio(tone(samples=6_000, frequency_hz=880.0), 44_100).save(folder / "c.flac")
+    Audio(stereo(samples=6_000), 22_050).save(folder / "d.wav")
+    Audio(silence(samples=6_000), 44_100).save(folder / "silence.wav")
+    return folder
+
+
+def call(*words: object) -> Result:
+    return RUN.invoke(app, [str(word) for word in words])
+
+
+def work(*words: object) -> str:
+    """Runs a command that must succeed; returns its last line on stdout."""
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout.splitlines()[-1]
+
+
+def refuse(*words: object, code: int = 1) -> str:
+    """Runs a command that must fail with one line on stderr, and nothing on stdout; returns the line."""
+    result = call(*words)
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("audiovae: ")
+    return line.removeprefix("audiovae: ")
+
+
+def misuse(*words: object) -> str:
+    """Runs a command that must fail as wrong usage; returns what it says, without its frame."""
+    result = call(*words)
+    assert result.exit_code == 2, (result.stdout, result.stderr)
+    return " ".join(word for word in result.stderr.split() if word != "│")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def python(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = """
+import resource, sys
+from audiovae.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+usage = resource.getrusage(resource.RUSAGE_SELF)
+heavy = {"torch", "numpy", "soundfile", "librosa", "pydantic", "PIL"} & set(sys.modules)
+print(usage.ru_utime + usage.ru_stime, sorted(heavy), file=sys.stderr)
+"""
+    ran = python("-c", code, "--help")
+    seconds, heavy = ran.stderr.split(maxsplit=1)
+    assert float(seconds) < 1.0
+    assert heavy.strip() == "[]"
+    for command in ("interpolate", "reconstruct", "generate", "encode", "decode", "train", "info"):
+        assert f" {command} " in ran.stdout
+
+
+def test_as_a_module_it_prints_its_version() -> None:
+    ran = python("-m", "audiovae", "--version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"audiovae {__version__}\n", "")
+
+
+def test_the_words_of_the_options_are_those_of_the_modules() -> None:
+    assert get_args(options.Quality) == tuple(codec.ITERATIONS)
+    assert get_args(options.Device) == codec.DEVICES
+    assert get_args(options.Fit) == get_args(alignment.Fit)
+    assert get_args(options.PathShape) == get_args(interpolation.PathShape)
+    assert {f".{suffix}" for suffix in get_args(options.Format)} == set(CODINGS)
+
+
+# --- interpolate ------------------------------------------------------------------------------------------------------
+
+
+def test_the_ends_of_a_path_are_the_reconstructions_of_its_clips(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("--checkpoint", checkpoint, "--quality", "draft")
+    last = work(
+        "interpolate", clips / "a.wav", clips / "c.flac", "--out", tmp_path / "x" / "out", "--steps", 4, *common
+    )
+    assert last == f"wrote {tmp_path}/x/out: 00.wav to 03.wav, path.wav, path.png, path.json"
+    assert names(tmp_path) == [
+        f"x/out/{name}" for name in ("00.wav", "01.wav", "02.wav", "03.wav", "path.json", "path.png", "path.wav")
+    ]
+    for clip, end in (("a.wav", "00.wav"), ("c.flac", "03.wav")):
+        work("reconstruct", clips / clip, "--out", tmp_path / end, *common)
+        assert (tmp_path / end).read_bytes() == (tmp_path / "x" / "out" / end).read_bytes()
+    lengths = [Audio.load(tmp_path / "x" / "out" / f"0{index}.wav").samples for index in range(4)]
+    assert lengths == [12_000, 10_000, 8_000, 6_000]
+
+
+def test_path_json_tells_how_the_path_was_made(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    work("interpolate", clips / "a.wav", clips / "d.wav", "--out", tmp_path, "--steps", 3, "--checkpoint", checkpoint)
+    facts = json.loads((tmp_path / "path.json").read_text())
+    assert facts["version"] == __version__
+    assert facts["checkpoint"] == {"fingerprint": codec.load(checkpoint).fingerprint, "file": str(checkpoint)}
+    assert [(one["path"], one["sample_rate"], one["samples"], one["channels"]) for one in facts["inputs"]] == [
+        (str(clips / "a.wav"), 44_100, 12_000, 1),
+        (str(clips / "d.wav"), 22_050, 6_000, 2),
+    ]
+    assert facts["settings"] == {"path": "linear", "fit": "stretch", "quality": "standard", "format": "wav"}
+    *steps, whole = facts["files"]
+    assert [(step["name"], step["weight"]) for step in steps] == [("00.wav", 0.0), ("01.wav", 0.5), ("02.wav", 1.0)]
+    for file in facts["files"]:
+        audio = Audio.load(tmp_path / file["name"])
+        assert (audio.samples, audio.sample_rate, audio.channels) == (
+            file["samples"],
+            file["sample_rate"],
+            file["channels"],
+        )
+    assert whole["name"] == "path.wav"
+    assert steps[0]["distance_to_previous_db"] is None
+    assert steps[1]["distance_to_previous_db"] > 1
+
+
+def test_steps_of_equal_sounds_have_no_distance(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    clip = clips / "b.wav"
+    work("interpolate", clip, clip, "--out", tmp_path, "--steps", 3, "--checkpoint", checkpoint, "--quality", "draft")
+    distances = [
+        file.get("distance_to_previous_db") for file in json.loads((tmp_path / "path.json").read_text())["files"]
+    ]
+    assert distances[1:3] == pytest.approx([0.0, 0.0], abs=1e-4)
+
+
+def test_a_path_visits_more_than_two_clips_in_order(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("--checkpoint", checkpoint, "--quality", "draft", "--format", "flac")
+    three = (clips / "a.wav", clips / "b.wav", clips / "c.flac")
+    work("interpolate", *three, "--out", tmp_path / "out", "--steps", 5, "--path", "spherical", *common)
+    facts = json.loads((tmp_path / "out" / "path.json").read_text())
+    assert [file["weights"] for file in facts["files"][:5]] == [
+        [1, 0, 0],
+        [0.5, 0.5, 0],
+        [0, 1, 0],
+        [0, 0.5, 0.5],
+        [0, 0, 1],
+    ]
+    work("reconstruct", clips / "b.wav", "--out", tmp_path / "b.flac", *common[:4])
+    assert (tmp_path / "b.flac").read_bytes() == (tmp_path / "out" / "02.flac").read_bytes()
+
+
+def test_each_weight_makes_a_file(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    weights = ("--weight", 0.5, "--weight", -0.25, "--weight", 1.125)
+    common = ("--checkpoint", checkpoint, "--quality", "draft", "--format", "ogg")
+    last = work("interpolate", clips / "a.wav", clips / "b.wav", "--out", tmp_path, *weights, *common)
+    files = ["weight_0.50.ogg", "weight_-0.25.ogg", "weight_1.125.ogg"]
+    assert last == f"wrote {tmp_path}: {', '.join(files)}, path.png, path.json"
+    assert names(tmp_path) == sorted([*files, "path.json", "path.png"])
+
+
+def test_a_weight_for_each_of_several_clips_makes_one_blend(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    weights = ("--weight", 1, "--weight", 2, "--weight", 1)
+    three = (clips / "a.wav", clips / "b.wav", clips / "d.wav")
+    work("interpolate", *three, "--out", tmp_path, *weights, "--checkpoint", checkpoint, "--quality", "draft")
+    assert names(tmp_path) == ["blend.wav", "path.json", "path.png"]
+    assert Audio.load(tmp_path / "blend.wav").channels == 2
+
+
+def test_a_curve_makes_one_file_that_starts_as_one_clip_and_ends_as_the_other(
+    checkpoint: Path, clips: Path, tmp_path: Path
+) -> None:
+    curve = ("--curve", "0:0,0.5:0,1:1", "--fit", "trim")
+    two = (clips / "a.wav", clips / "c.flac")
+    work("interpolate", *two, "--out", tmp_path, *curve, "--checkpoint", checkpoint, "--quality", "draft")
+    assert names(tmp_path) == ["curve.wav", "path.json", "path.png"]
+    assert Audio.load(tmp_path / "curve.wav").samples == 6_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--steps", 3, "--weight", 0.5), "only one of these can be given"),
+        (("--weight", 0.5, "--curve", "0:0,1:1"), "only one of these can be given"),
+        (("--steps", 1), "greater than or equal to 2"),
+        (("--weight", 0.5, "--weight", 0.5), "the same one is given twice"),
+        (("--path", "round"), "round"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_wrong_usage_of_interpolate(clips: Path, tmp_path: Path, words: tuple[object, ...], message: str) -> None:
+    assert message in misuse("interpolate", clips / "a.wav", clips / "b.wav", "--out", tmp_path / "out", *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_numbers_of_clips(clips: Path, tmp_path: Path) -> None:
+    a, out = clips / "a.wav", ("--out", tmp_path / "out")
+    assert "at least two recordings" in misuse("interpolate", a, *out)
+    assert "2 given for 3 recordings" in misuse("interpolate", a, a, a, *out, "--weight", 1, "--weight", 2)
+    assert "between two recordings only" in misuse("interpolate", a, a, a, *out, "--curve", "0:0,1:1")
+
+
+# --- results in folders -----------------------------------------------------------------------------------------------
+
+
+def test_results_are_replaced_only_by_force_and_nothing_else_is_touched(
+    checkpoint: Path, clips: Path, tmp_path: Path
+) -> None:
+    words = ("interpolate", clips / "a.wav", clips / "b.wav", "--out", tmp_path, "--checkpoint", checkpoint)
+    words = (*words, "--quality", "draft", "--steps")
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "01.wav").write_text("old")
+    line = refuse(*words, 2)
+    assert line == f"{tmp_path}: holds results already, such as 01.wav (use --force to overwrite)"
+    assert names(tmp_path) == ["01.wav", "mine.txt"]
+    work(*words, 2, "--force")
+    assert names(tmp_path) == ["00.wav", "01.wav", "mine.txt", "path.json", "path.png", "path.wav"]
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert Audio.load(tmp_path / "01.wav").samples == 12_000
+
+
+@pytest.mark.parametrize("command", ["interpolate", "generate", "decode"])
+def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
+    clips: Path, tmp_path: Path, command: str
+) -> None:
+    latents = tmp_path / f"a{SUFFIX}"
+    latents.write_bytes(b"")  # never looked at
+    inputs = {"interpolate": [clips / "a.wav", clips / "b.wav"], "generate": [], "decode": [latents]}[command]
+    (tmp_path / "file").write_text("mine")
+    # The checkpoint isn't there: if it were looked for, the message would be another.
+    words = (command, *inputs, "--checkpoint", "none.safetensors", "--out")
+    assert refuse(*words, tmp_path / "file") == f"{tmp_path}/file: is a file, not a folder"
+    assert refuse(*words, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {tmp_path}/file is a file, not a folder"
+    assert refuse(*words, "/proc/x").startswith("/proc/x: can't be written: ")
+    assert names(tmp_path) == [f"a{SUFFIX}", "file"]
+
+
+def test_a_failure_on_the_way_leaves_nothing(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = codec.Codec.save
+
+    def fail(self: codec.Codec, latents: Any, path: Path, **options: Any) -> float:
+        if path.name == "02.wav":
+            raise OSError(28, "No space left on device")
+        return save(self, latents, path, **options)
+
+    monkeypatch.setattr(codec.Codec, "save", fail)
+    words = ("--checkpoint", checkpoint, "--quality", "draft", "--out", tmp_path / "out")
+    line = refuse("interpolate", clips / "a.wav", clips / "b.wav", *words)
+    assert line == f"{tmp_path}/out: can't be written: No space left on device"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_is_told_in_one_line(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(codec.Codec, "encode", interrupt)
+    words = ("--checkpoint", checkpoint, "--out", tmp_path / "out")
+    assert refuse("interpolate", clips / "a.wav", clips / "b.wav", *words, code=130) == "interrupted"
+    assert not list(tmp_path.iterdir())
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def _float_wav(path: Path, value: float) -> None:
+    import soundfile
+
+    soundfile.write(path, [0.0, value, 0.0] * 1000, 44_100, subtype="FLOAT")
+
+
+def _cut(path: Path, source: Path) -> None:
+    path.write_bytes(source.read_bytes()[:600])
+
+
+def _empty_wav(path: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    soundfile.write(path, np.zeros((0, 1)), 44_100)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("missing.wav", lambda path, clips: None, "No such file or directory"),
+        ("folder.wav", lambda path, clips: path.mkdir(), "is not a file"),
+        ("text.wav", lambda path, clips: path.write_text("hello " * 99), "damaged or not audio"),
+        ("cut.flac", lambda path, clips: _cut(path, clips / "c.flac"), "damaged"),
+        ("empty.wav", lambda path, clips: _empty_wav(path), "contains no samples"),
+        ("nan.wav", lambda path, clips: _float_wav(path, float("nan")), "contains NaN or infinity"),
+        ("infinity.wav", lambda path, clips: _float_wav(path, float("inf")), "contains NaN or infinity"),
+    ],
+)
+def test_bad_audio_is_refused_in_one_line(
+    checkpoint: Path, clips: Path, tmp_path: Path, name: str, make: Any, reason: str
+) -> None:
+    bad, out = tmp_path / name, tmp_path / "results"
+    make(bad, clips)
+    out.mkdir()
+    common = ("--checkpoint", checkpoint, "--quality", "draft")
+    for words in (
+        ("reconstruct", bad, "--out", out / "x.wav"),
+        ("interpolate", clips / "a.wav", bad, "--out", out / "x"),
+        ("generate", "--like", bad, "--out", out / "x"),
+    ):
+        line = refuse(*words, *common)
+        assert line.startswith(f"{bad}: ") and reason in line
+    assert not list(out.iterdir())
+
+
+def _newer(path: Path, checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    path.write_bytes(content.replace(b"audiovae/1", b"audiovae/2"))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path, checkpoint: None, "no such file"),
+        (lambda path, checkpoint: path.mkdir(), "is a folder, not a checkpoint"),
+        (lambda path, checkpoint: torch.save({"a": torch.ones(1)}, path), "not a readable checkpoint"),
+        (lambda path, checkpoint: path.write_bytes(checkpoint.read_bytes()[:-9]), "not a readable checkpoint"),
+        (lambda path, checkpoint: save_file({"a": torch.ones(1)}, path), "not a checkpoint of audiovae"),
+        (_newer, "made by a newer audiovae"),
+    ],
+    ids=["missing", "folder", "pickle", "truncated", "foreign", "newer"],
+)
+def test_a_bad_checkpoint_is_refused_in_one_line(
+    checkpoint: Path, clips: Path, tmp_path: Path, make: Any, reason: str
+) -> None:
+    bad, out = tmp_path / "bad.safetensors", tmp_path / "results"
+    make(bad, checkpoint)
+    for words in (
+        ("info", bad),
+        ("reconstruct", clips / "a.wav", "--out", tmp_path / "x.wav", "--checkpoint", bad),
+        ("generate", "--out", out, "--checkpoint", bad),
+        ("encode", clips, "--out", out, "--checkpoint", bad),
+    ):
+        line = refuse(*words)
+        assert line.startswith(f"{bad}: ") and reason in line
+    assert not out.exists() and not (tmp_path / "x.wav").exists()
+
+
+def test_a_traceback_is_shown_only_when_asked(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("reconstruct", "missing.wav", "--out", tmp_path / "x.wav", "--checkpoint", checkpoint)
+    assert isinstance(call(*words, "--debug").exception, InputError)
+    ran = python("-m", "audiovae", *words)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "audiovae: missing.wav: No such file or directory\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "x.wav", "--checkpoint", checkpoint, "--device", "cuda")
+    assert refuse("reconstruct", clips / "a.wav", *words) == "device cuda: torch finds no CUDA device here"
+
+
+# --- reconstruct, generate, info --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_reconstruct_keeps_length_rate_and_channels(checkpoint: Path, clips: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"x.{suffix}"
+    words = ("--checkpoint", checkpoint, "--quality", "draft")
+    assert work("reconstruct", clips / "d.wav", "--out", out, *words) == f"wrote {out}"
+    audio = Audio.load(out)
+    assert (audio.samples, audio.sample_rate, audio.channels) == (6_000, 22_050, 2)
+
+
+def test_silence_stays_silence(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    work("reconstruct", clips / "silence.wav", "--out", tmp_path / "x.wav", "--checkpoint", checkpoint)
+    assert not Audio.load(tmp_path / "x.wav").waveform.any()
+
+
+def test_reconstruct_refuses_targets_before_any_work(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_text("mine")
+    words = ("reconstruct", clips / "a.wav", "--checkpoint", "none.safetensors", "--out")
+    assert refuse(*words, tmp_path / "x.wav") == f"{tmp_path}/x.wav: exists already (use --force to overwrite)"
+    assert "can't write this format" in refuse(*words, tmp_path / "x.txt")
+    assert "does not exist" in refuse(*words, tmp_path / "missing" / "x.wav")
+    assert (tmp_path / "x.wav").read_text() == "mine"
+
+
+def test_generate_gives_the_same_sounds_for_a_seed(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("generate", "--count", 2, "--duration", 0.3, "--checkpoint", checkpoint, "--quality", "draft")
+    last = work(*words, "--out", tmp_path / "a")
+    assert last == f"wrote {tmp_path}/a: 00.wav, 01.wav, generate.png, generate.json"
+    work(*words, "--out", tmp_path / "b", "--count", 1)
+    work(*words, "--out", tmp_path / "c", "--seed", 1)
+    first, second = ((tmp_path / "a" / name).read_bytes() for name in ("00.wav", "01.wav"))
+    assert first == (tmp_path / "b" / "00.wav").read_bytes()
+    assert len({first, second, (tmp_path / "c" / "00.wav").read_bytes()}) == 3
+    assert Audio.load(tmp_path / "a" / "00.wav").samples == round(0.3 * 44_100)
+    assert json.loads((tmp_path / "a" / "generate.json").read_text())["settings"]["seed"] == 0
+
+
+def test_generate_like_a_clip(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("--checkpoint", checkpoint, "--quality", "draft")
+    like = ("--like", clips / "d.wav", "--count", 1, "--out")
+    work("generate", *like, tmp_path / "same", "--amount", 0, *common)
+    work("generate", *like, tmp_path / "near", *common)
+    work("reconstruct", clips / "d.wav", "--out", tmp_path / "d.wav", *common)
+    expected = (tmp_path / "d.wav").read_bytes()
+    assert (tmp_path / "same" / "00.wav").read_bytes() == expected
+    assert (tmp_path / "near" / "00.wav").read_bytes() != expected
+    assert json.loads((tmp_path / "near" / "generate.json").read_text())["settings"]["amount"] == 0.3
+
+
+def test_wrong_usage_of_generate(clips: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    assert "missing" in misuse("generate", *out, "--amount", 0.5)
+    assert "as long as --like" in misuse("generate", *out, "--like", clips / "a.wav", "--duration", 3)
+    assert "greater than or equal to 1" in misuse("generate", *out, "--count", 0)
+    assert refuse("generate", *out, "--duration", 0, "--checkpoint", "x").startswith("x: no such file")
+
+
+def test_generate_refuses_durations_out_of_range(checkpoint: Path, tmp_path: Path) -> None:
+    line = refuse("generate", "--out", tmp_path / "out", "--duration", -1, "--checkpoint", checkpoint)
+    assert line == "duration -1: must be 0.05 to 3600 seconds"
+    assert not list(tmp_path.iterdir())
+
+
+def test_info_says_what_a_checkpoint_is(checkpoint: Path) -> None:
+    fingerprint = codec.load(checkpoint).fingerprint
+    result = call("info", checkpoint)
+    assert result.stdout.splitlines()[-1] == f"read {checkpoint}: fingerprint {fingerprint}"
+    facts = json.loads(call("info", checkpoint, "--json").stdout)
+    assert facts["fingerprint"] == fingerprint
+    assert facts["file_bytes"] == checkpoint.stat().st_size
+    assert (facts["step"], facts["data"], facts["license"], facts["metrics"]) == (
+        3,
+        "nothing",
+        "CC0",
+        {"error_db": 12.5},
+    )
+    assert (facts["latent_channels"], facts["sample_rate"], facts["n_bands"]) == (8, 44_100, 64)
+    for name in ("fingerprint", "parameters", "license", "nothing"):
+        assert name in result.stdout
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_object_and_names_what_was_written(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("--checkpoint", checkpoint, "--json", "--out")
+    dataset = tmp_path / "latents"
+    for words in (
+        ("interpolate", clips / "a.wav", clips / "silence.wav", "--weight", 0.5, *common, tmp_path / "i"),
+        ("reconstruct", clips / "a.wav", *common, tmp_path / "r.wav"),
+        ("generate", "--count", 1, "--duration", 0.1, *common, tmp_path / "g"),
+        ("encode", clips, *common, dataset),
+        ("decode", dataset, *common, tmp_path / "d"),
+    ):
+        result = call(*words)
+        assert (result.exit_code, result.stderr) == (0, "")
+        facts = json.loads(result.stdout)
+        assert facts["checkpoint"]["file"] == str(checkpoint)
+        assert facts["written"] and all(Path(path).is_file() for path in facts["written"])
+
+
+def test_quiet_says_only_the_last_line(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    result = call("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint, "--quiet")
+    assert (result.stdout, result.stderr) == (f"wrote {tmp_path}/x: 5 encoded, 0 done before, 0 failed\n", "")
+    result = call("info", checkpoint, "--quiet")
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_file_that_was_turned_down_is_told(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = codec.Codec.stream
+    monkeypatch.setattr(codec.Codec, "stream", lambda *args, **rest: (1e5 * block for block in stream(*args, **rest)))
+    out = tmp_path / "x.wav"
+    words = ("reconstruct", clips / "b.wav", "--out", out, "--checkpoint", checkpoint, "--quality", "draft")
+    said = call(*words).stdout.splitlines()
+    gain_db = json.loads(call(*words, "--json", "--force").stdout)["gain_db"]
+    assert gain_db < -3
+    assert said == [f"{out}: turned down by {-gain_db:.1f} dB, so that it doesn't clip", f"wrote {out}"]
+
+
+# --- encode, decode ---------------------------------------------------------------------------------------------------
+
+
+def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("--checkpoint", checkpoint)
+    dataset, out = tmp_path / "latents", tmp_path / "audio"
+    words = ("encode", clips, "--out", dataset, *common)
+    assert work(*words) == f"wrote {dataset}: 5 encoded, 0 done before, 0 failed"
+    assert work(*words) == f"wrote {dataset}: 0 encoded, 5 done before, 0 failed"
+    assert work("decode", dataset, "--out", out, *common, "--quality", "draft") == f"wrote {out}: 5 recordings"
+    assert names(out) == ["a.wav", "b.wav", "c.wav", "d.wav", "silence.wav"]
+    work("decode", dataset / f"c.flac{SUFFIX}", "--out", tmp_path / "one", *common, "--quality", "draft")
+    work("reconstruct", clips / "c.flac", "--out", tmp_path / "c.wav", *common, "--quality", "draft")
+    assert (
+        (tmp_path / "one" / "c.wav").read_bytes() == (tmp_path / "c.wav").read_bytes() == (out / "c.wav").read_bytes()
+    )
+
+
+def test_encode_lists_what_failed_and_exits_with_1(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    words = ("encode", bad, clips / "a.wav", "--out", tmp_path / "latents", "--checkpoint", checkpoint)
+    result = call(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"audiovae: {bad}: ") and len(result.stderr.splitlines()) == 1
+    assert "1 encoded, 0 done before, 1 failed" in result.stdout.splitlines()[-1]
+    assert json.loads((tmp_path / "latents" / "failures.jsonl").read_text())["source"] == str(bad)
+
+
+def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other.safetensors", seed=1)
+    work("encode", clips / "a.wav", "--out", tmp_path / "latents", "--checkpoint", checkpoint)
+    line = refuse("decode", tmp_path / "latents", "--out", tmp_path / "out", "--checkpoint", other)
+    for model in (checkpoint, other):
+        assert codec.load(model).fingerprint in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encode_that_was_killed_is_finished_by_the_next(checkpoint: Path, tmp_path: Path) -> None:
+    music, dataset = tmp_path / "music", tmp_path / "latents"
+    music.mkdir()
+    for index in range(40):
+        Audio(noise(samples=100_000, seed=index), 44_100).save(music / f"{index:02}.wav")
+    words = ["-m", "audiovae", "encode", str(music), "--out", str(dataset), "--checkpoint", str(checkpoint)]
+    with subprocess.Popen([sys.executable, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        while len(list(dataset.glob(f"*{SUFFIX}"))) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finished = len(list(dataset.glob(f"*{SUFFIX}")))
+    assert 3 <= finished < 40
+    last = work("encode", music, "--out", dataset, "--checkpoint", checkpoint)
+    assert last == f"wrote {dataset}: {40 - finished} encoded, {finished} done before, 0 failed"
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config of eight steps, and little to validate on."""
+    monkeypatch.setattr(validation, "SEGMENTS", 4)
+    monkeypatch.setattr(validation, "PRIOR_SEGMENTS", 16)
+    path = tmp_path / "quick.toml"
+    path.write_text(
+        "[spectrogram]\nn_bands = 64\n"
+        "[model]\nlatent_channels = 8\nchannels = [4, 4, 8]\nbottleneck_width = 16\n"
+        "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
+        "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
+        "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"
+    )
+    return path
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Two recordings to train on, and one that is none."""
+    folder = tmp_path / "music"
+    folder.mkdir()
+    Audio(tone(samples=60_000), 44_100).save(folder / "a.wav")
+    Audio(noise(samples=60_000), 44_100).save(folder / "b.wav")
+    (folder / "text.wav").write_text("no audio")
+    return folder
+
+
+def test_train_makes_a_model_that_the_other_commands_take(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=4")
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "2 files to train on, 0 held out, 1 skipped"
+    assert lines[1].startswith("skipped text.wav: damaged or not audio")
+    assert "loss" in lines[2] and "dB" in lines[2] and "KL" in lines[2]
+    assert lines[-1].startswith(f"wrote {run}/model.safetensors: step 4, error on training audio ")
+    facts = json.loads(call("info", run / "model.safetensors", "--json").stdout)
+    assert (facts["step"], facts["version"], facts["latent_channels"]) == (4, __version__, 8)
+    assert "music: 2 files" in facts["data"]
+    work(
+        "generate", "--count", 1, "--duration", 0.2, "--checkpoint", run / "model.safetensors", "--out", tmp_path / "g"
+    )
+    assert refuse(*words).startswith(f"{run}: not empty (--resume {run} continues")
+    result = call("train", "--resume", run, "--set", "training.steps=6", "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["steps"] == 6
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
+    assert "nothing left to do" in work("train", "--resume", run, "--device", "cpu", "--quiet")
+
+
+def test_train_by_force_replaces_the_run_only(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.txt").write_text("mine")
+    (run / "log.jsonl").write_text('{"step": 1, "loss": 0}\n')
+    words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
+    assert call(*words).exit_code == 0
+    assert (run / "mine.txt").read_text() == "mine"
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["step"] == 2
+
+
+def test_an_interrupted_training_says_how_to_resume(
+    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from audiovae.training.loop import Trainer
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", interrupt)
+    words = ("train", quick, "--data", music, "--out", tmp_path / "run", "--device", "cpu", "--quiet")
+    assert "interrupted" in refuse(*words, code=130)
+
+
+def test_train_refuses_what_it_cannot_use(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    rest = ("--data", music, "--out", run, "--device", "cpu")
+    assert refuse("train", "nonsense", *rest).startswith("nonsense: neither a file nor a bundled config (")
+    assert "training.speed" in refuse("train", quick, *rest, "--set", "training.speed=1")
+    assert "section.field=value" in refuse("train", quick, *rest, "--set", "speed")
+    assert refuse("train", quick, "--data", tmp_path / "none", "--out", run) == f"{tmp_path}/none: no such folder"
+    assert "run: not a run that can be resumed: it has no config.json" in refuse("train", "--resume", run)
+    assert "is missing" in misuse("train", quick, "--data", music)
+    assert "CONFIG" in misuse("train", "--data", music, "--out", run)
+    assert "leave out CONFIG" in misuse("train", quick, "--resume", run)
+    (tmp_path / "empty").mkdir()
+    words = ("train", quick, "--data", tmp_path / "empty", "--out", run, "--device", "cpu")
+    assert refuse(*words) == f"{tmp_path}/empty: no audio files in it"
+    assert not run.exists()
+
+
+def test_overrides_of_a_resumed_run_are_checked(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = training.new_run(str(quick), [], data=music, folder=tmp_path / "run")
+    training._prepare_folder(run)
+    again = training.resumed_run(run.folder, ["training.steps=99", "training.learning_rate=1e-5"])
+    assert (again.config.training.steps, again.config.training.learning_rate) == (99, 1e-5)
+    changed = {"steps": 99, "learning_rate": 1e-5}
+    assert again.config == run.config.model_copy(update={"training": run.config.training.model_copy(update=changed)})
+    assert (again.data, again.resumed) == (music, True)
+    assert refuse("train", "--resume", run.folder, "--set", "training.steps=0").startswith("--set: training.steps: ")
+    (run.folder / "config.json").write_text("{")
+    assert refuse("train", "--resume", run.folder).startswith(f"{run.folder}/config.json: config: ")
+
+
+def test_training_without_its_packages_says_what_to_install(
+    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "find_spec", lambda name: None if name == "tensorboard" else object())
+    line = refuse("train", quick, "--data", music, "--out", tmp_path / "run")
+    assert line == "training needs more packages: pip install 'audiovae[train]'"
+
+
+@pytest.mark.parametrize("name", training.bundled_configs())
+def test_bundled_configs_are_found_by_name_and_valid(name: str, music: Path, tmp_path: Path) -> None:
+    run = training.new_run(name, [], data=music, folder=tmp_path / "run")
+    assert run.config.training.steps > 0
+
+
+def test_there_is_a_bundled_config_for_first_tries() -> None:
+    assert "tiny" in training.bundled_configs()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "audiovae", "train", quick)
+    words = (*words, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=4")
+    ran = python(*words, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert sum(line.startswith("wrote ") for line in lines) == 1
+    assert sum("files to train on" in line for line in lines) == 1
+    assert (run / "model.safetensors").is_file()
