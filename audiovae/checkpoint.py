@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
+from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
 FORMAT_NAME, FORMAT_VERSION = "audiovae", 1
 
@@ -54,26 +53,16 @@ def save_checkpoint(
 ) -> None:
     """Writes a model whole or not at all; ``half`` stores the model's weights as float16, the prior stays float32.
 
-    Raises InputError if the file exists and ``force`` is off, or it can't be written.
+    Raises InputError if the file exists and ``force`` is off, or the disk refuses.
     """
-    path = Path(path)
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already (use --force to overwrite)")
     tensors = {f"model.{name}": tensor.half() if half else tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
         "format": f"{FORMAT_NAME}/{FORMAT_VERSION}",
         "config": model.config.model_dump_json(),
         "facts": json.dumps(asdict(facts)),
     }
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata=header)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written: {getattr(error, 'strerror', None) or error}") from error
+    write_tensors(Path(path), tensors, header, force=force)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -82,35 +71,21 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises InputError, in one line that names the file, for anything that isn't exactly such a file.
     """
     path = Path(path)
-    header, tensors = _read(path)
+    tensors, header = read_tensors(path, kind="checkpoint")
     _check_format(header, path)
     config = Config.from_json(_header_text(header, "config", path), path)
     facts = _facts(_header_text(header, "facts", path), path)
-    weights = _part(tensors, "model.")
+    weights = with_prefix(tensors, "model.")
     latent_channels = config.model.latent_channels
     with torch.device("meta"):
         model = VAE(config)
     prior = Prior.standard(latent_channels)
     _check_tensors(weights, model.state_dict(), path)
-    _check_tensors(_part(tensors, "prior."), prior.state_dict(), path)
+    _check_tensors(with_prefix(tensors, "prior."), prior.state_dict(), path)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    prior.load_state_dict(_part(tensors, "prior."))
+    prior.load_state_dict(with_prefix(tensors, "prior."))
     model.eval().requires_grad_(False)
     return Checkpoint(config, model, prior, facts, _fingerprint(config, tensors), str(path))
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: not a readable checkpoint (a whole safetensors file is wanted): {_line(error)}"
-        ) from error
 
 
 def _check_format(header: dict[str, str], path: Path) -> None:
@@ -154,10 +129,6 @@ def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path
             raise InputError(f"{path}: tensor {name} has shape {shapes}")
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise InputError(f"{path}: tensor {name} is not all finite numbers")
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _fingerprint(config: Config, tensors: dict[str, Tensor]) -> str:

@@ -68,6 +68,9 @@ class SpectrogramConfig(Settings):
             )
         if not self.f_min < self.f_max <= self.sample_rate / 2:
             raise ValueError(f"need f_min {self.f_min} < f_max {self.f_max} <= half the sample rate {self.sample_rate}")
+        bins = (self.f_max - self.f_min) * self.n_fft / self.sample_rate
+        if self.bank == "hybrid" and self.n_bands + 1 > bins:
+            raise ValueError(f"n_bands {self.n_bands} is more than the {bins:.0f} bins between f_min and f_max hold")
         return self
 
 
@@ -158,7 +161,7 @@ class TrainingConfig(Settings):
     """Weight of the spectral convergence of linear band magnitudes."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 where the device is fast at it."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of weights, data order, augmentation and posterior samples."""
     log_every: Positive = 20
     """Steps between two lines of the log."""

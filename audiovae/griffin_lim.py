@@ -101,7 +101,7 @@ class _Stft:
         self.gain[:, : self.padding] = 0
         self.gain[:, self.gain.shape[1] - self.padding :] = 0
 
-    def analyse(self, signal: Float[Tensor, "padded_samples"]) -> Source:  # noqa: F821
+    def analyse(self, signal: Float[Tensor, "padded_samples"]) -> Source:
         """The windowed FFT of any frames of a padded signal."""
 
         def spectrum(first: int, last: int) -> Complex[Tensor, "frames bins"]:
@@ -140,7 +140,7 @@ class _Stft:
         padded[:, end : end + fade] += difference * torch.hann_window(2 * fade, device=past.device)[fade:]
         padded[:, self.padding : end] = past
 
-    def past_spectrum(self) -> Complex[Tensor, "bins"]:  # noqa: F821
+    def past_spectrum(self) -> Complex[Tensor, "bins"]:
         """Of the last frame that lies wholly in the past, for the mean of the channels."""
         start = (self.first - 1) * self.hop_length
         padded = torch.nn.functional.pad(self.past.mean(0), (self.padding, 0))
@@ -150,7 +150,7 @@ class _Stft:
 def _overlap_add(
     rows: Float[Tensor, "rows hop_length"],
     frames: Float[Tensor, "frames n_fft"],
-    window: Float[Tensor, "n_fft"],  # noqa: F821
+    window: Float[Tensor, "n_fft"],
 ) -> None:
     """Adds windowed frames to a signal cut into hops: all first hops of frames at once, then all second ones..."""
     hop_length = rows.shape[1]

@@ -1,22 +1,19 @@
 """Latents of one recording: what the encoder makes, what all mixing works on, and their file."""
 
-import contextlib
 import json
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.tensor_file import read_tensors, write_tensors
 
 FORMAT = "audiovae-latents"
 VERSION = 1
@@ -91,13 +88,12 @@ class Latents:
         fields = {name: getattr(self, name) for name in _FIELDS}
         fields["level_db"] = None if self.level_db == -math.inf else self.level_db
         header = {"format": f"{FORMAT}/{VERSION}"} | {name: json.dumps(value) for name, value in fields.items()}
-        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _write_whole(Path(path), safetensors.torch.save(ready, header), force=force)
+        write_tensors(Path(path), tensors, header, force=force)
 
     @classmethod
     def load(cls, path: str | Path) -> "Latents":
         """Reads what ``save`` wrote. Raises InputError that names the file and what is wrong with it."""
-        tensors, header = _read(Path(path))
+        tensors, header = read_tensors(Path(path), kind="latents file")
         _check_format(path, header.get("format"))
         fields = {name: _field(path, header, name) for name in _FIELDS}
         if not {"mean"} <= set(tensors) <= {"mean", "logvar"}:
@@ -127,22 +123,6 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} has NaN or infinite values")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, not a latents file")
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        cut = "incomplete" in str(error) or "invalid header length" in str(error)
-        reason = "truncated or damaged" if cut else "not a latents file (not safetensors)"
-        raise InputError(f"{path}: {reason}") from error
-
-
 def _check_format(path: str | Path, text: str | None) -> None:
     name, _, version = (text or "").partition("/")
     if name != FORMAT or not re.fullmatch("[1-9][0-9]{0,8}", version):
@@ -163,19 +143,3 @@ def _field(path: str | Path, header: dict[str, str], name: str) -> Any:
     if type(value) is not _FIELDS[name]:  # bool is an int to isinstance
         raise InputError(f"{path}: header field {name} is {header[name][:40]!r}, want {_KIND_NAMES[_FIELDS[name]]}")
     return value
-
-
-def _write_whole(path: Path, data: bytes, *, force: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder")
-        if path.exists() and not force:
-            raise InputError(f"{path}: exists already (use --force to overwrite)")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

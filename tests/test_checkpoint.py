@@ -168,3 +168,13 @@ def test_missing_extra_and_damaged_tensors_are_named(path: Path):
     assert "surplus is unexpected" in refusal(path)
     save_file(tensors | {name: torch.full_like(tensors[name], float("nan"))}, path, metadata=metadata)
     assert "not all finite" in refusal(path)
+
+
+def test_equal_models_are_equal_bytes_that_others_may_read(path: Path, model: VAE, tmp_path: Path):
+    prior = load_checkpoint(path).prior
+    again = tmp_path / "again.safetensors"
+    save_checkpoint(again, model=model, prior=prior, facts=FACTS)
+    assert again.read_bytes() == path.read_bytes()
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert again.stat().st_mode == plain.stat().st_mode

@@ -105,7 +105,7 @@ def test_base_is_the_default_model() -> None:
     assert (config.spectrogram, config.model) == (SpectrogramConfig(), Config().model)
     assert 6e6 < parameters_of(config) < 10e6
     training = config.training
-    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (9000, 6, 24)
+    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (8500, 6, 24)
     assert (training.learning_rate, training.warmup_steps, training.beta_warmup_steps) == (6e-4, 300, 1500)
 
 

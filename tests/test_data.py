@@ -39,7 +39,9 @@ def test_clip_is_the_one_described(row: dict):
 
 @pytest.mark.parametrize("recipe", ["music", "notes", "scores", "examples"])
 def test_recipe_explains_itself(recipe: str):
-    result = subprocess.run([sys.executable, DATA / f"{recipe}.py", "--help"], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, DATA / f"{recipe}.py", "--help"], capture_output=True, text=True, check=True
+    )
     assert "--" in result.stdout
 
 

@@ -91,7 +91,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     latents().save(tmp_path / "a.latents")
-    monkeypatch.setattr("audiovae.latents.os.replace", full)
+    monkeypatch.setattr("audiovae.tensor_file.os.replace", full)
     with pytest.raises(InputError, match=r"a\.latents: can't be written: No space left on device"):
         latents(samples=1).save(tmp_path / "a.latents", force=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.latents"]
@@ -117,7 +117,7 @@ def test_missing_and_folder_are_refused(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"just some text\n" * 9, pickle.dumps({"mean": [0.0] * 99})])
 def test_other_kinds_of_file_are_refused(tmp_path, data):
     (tmp_path / "a").write_bytes(data)
-    assert refusal(tmp_path / "a") == "not a latents file (not safetensors)"
+    assert refusal(tmp_path / "a") == "not a readable latents file (not safetensors)"
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
@@ -125,7 +125,7 @@ def test_truncated_is_refused(tmp_path, kept):
     latents().save(tmp_path / "a")
     data = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(data[: int(kept * len(data))])
-    assert refusal(tmp_path / "a") == "truncated or damaged"
+    assert refusal(tmp_path / "a") == "not a readable latents file (truncated or damaged)"
 
 
 def test_newer_format_is_refused_in_words(tmp_path):

@@ -20,7 +20,9 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "batch channels *place"]) -> Float[Tensor, "batch channels *place"]:
-        return functional.rms_norm(x.movedim(1, -1), self.weight.shape, self.weight, eps=1e-6).movedim(-1, 1)
+        return functional.rms_norm(x.movedim(1, -1), self.weight.shape, self.weight.to(x.dtype), eps=1e-6).movedim(
+            -1, 1
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -56,7 +58,7 @@ class Unshuffle(nn.Module):
 
 
 class Shuffle(nn.Module):
-    """The way back: each place becomes a patch of ``bands x frames`` places (Shi et al., 2016, sub-pixel convolution)."""
+    """The way back: each place becomes ``bands x frames`` places (Shi et al., 2016, sub-pixel convolution)."""
 
     def __init__(self, channels_in: int, channels_out: int, *, bands: int, frames: int) -> None:
         super().__init__()

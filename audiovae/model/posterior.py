@@ -36,7 +36,7 @@ def gaussian_kl(mean: Float[Tensor, "*shape"], logvar: Float[Tensor, "*shape"]) 
     return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
 
 
-def discrete_kl(p: Float[Tensor, "outcomes"], q: Float[Tensor, "outcomes"]) -> Float[Tensor, ""]:  # noqa: F821
+def discrete_kl(p: Float[Tensor, "outcomes"], q: Float[Tensor, "outcomes"]) -> Float[Tensor, ""]:
     """KL(p || q) = sum p ln(p / q) in nats, of two distributions over the same outcomes.
 
     The lecture's worked example; the Gaussian one is its continuous counterpart. An outcome of probability

@@ -23,7 +23,6 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.training import schedule
 from audiovae.training.components import fit_components
 from audiovae.training.data import Cache, Segments, StepBatches
-from audiovae.training.log import LOG_FILE as LOG_FILE
 from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
 from audiovae.training.state import Position, load_state, save_state

@@ -4,16 +4,14 @@ Data order, augmentation and posterior noise are functions of seed and step, so 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from audiovae.errors import InputError
+from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
 
 @dataclass(frozen=True)
@@ -39,40 +37,20 @@ def save_state(
     tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    partial = path.with_suffix(".partial")
-    try:
-        _write(partial, tensors, {name: json.dumps(value) for name, value in asdict(position).items()})
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: can't be written: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    path.touch()
-    mode = path.stat().st_mode  # what the umask gives; safetensors would leave the file to its owner alone
-    save_file(tensors, path, metadata=header)
-    path.chmod(mode)
-    with path.open("rb") as written:
-        os.fsync(written.fileno())
+    header = {name: json.dumps(value) for name, value in asdict(position).items()}
+    write_tensors(path, tensors, header, force=True)
 
 
 def load_state(path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
     """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file."""
+    tensors, header = read_tensors(path, kind="state of a run")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         skipped = (int(header.get(name, 0)) for name in ("skipped_steps", "skipped_in_a_row"))
         position = Position(int(header["step"]), *skipped)
-        model.load_state_dict(_part(tensors, "model."))
-        ema.load_state_dict(_part(tensors, "ema."))
-        _restore_moments(optimizer, _part(tensors, "optimizer."))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, so there is nothing to resume") from error
-    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
+        model.load_state_dict(with_prefix(tensors, "model."))
+        ema.load_state_dict(with_prefix(tensors, "ema."))
+        _restore_moments(optimizer, with_prefix(tensors, "optimizer."))
+    except (RuntimeError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the state of this run: {reason}") from error
     return position
@@ -88,7 +66,3 @@ def _restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
             tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
         moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
