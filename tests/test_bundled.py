@@ -27,9 +27,15 @@ def example(name: str) -> Audio:
 
 
 def log_mel_db(waveform: Tensor) -> np.ndarray:
-    """128 mels of the mono mix, in dB, no lower than 80 dB under the peak."""
+    """128 mels of the mono mix, in dB."""
     mels = librosa.feature.melspectrogram(y=waveform.mean(0).numpy(), sr=44100, n_fft=2048, hop_length=512, power=1.0)
-    return librosa.amplitude_to_db(mels, ref=np.max, top_db=80)
+    return 20 * np.log10(np.maximum(mels, 1e-10))
+
+
+def error_db(out: np.ndarray, target: np.ndarray) -> float:
+    """Mean absolute difference, where what lies 80 dB under the target's peak counts as silence."""
+    floor = target.max() - 80
+    return float(np.abs(np.maximum(out, floor) - np.maximum(target, floor)).mean())
 
 
 def correlation(stereo: Tensor) -> float:
@@ -43,12 +49,12 @@ def test_reconstructions_are_near_their_clips_and_far_from_others(codec: Codec):
         out = codec.decode(codec.encode(clip)).waveform
         assert out.shape == clip.waveform.shape
         assert level_db(out) == pytest.approx(level_db(clip.waveform), abs=2.0)
-        error_db = {other: np.abs(log_mel_db(out) - picture).mean() for other, picture in pictures.items()}
-        assert error_db[name] < 4.5
-        assert min(error_db[other] for other in CLIPS if other != name) > 2 * error_db[name]
+        errors_db = {other: error_db(log_mel_db(out), picture) for other, picture in pictures.items()}
+        assert errors_db[name] < 4.0
+        assert min(errors_db[other] for other in CLIPS if other != name) > 2 * errors_db[name]
 
 
-def test_half_of_the_latents_are_not_dead(codec: Codec):
+def test_nine_tenths_of_the_latent_channels_are_alive(codec: Codec):
     means = torch.cat([codec.encode(example(name)).mean.transpose(0, 1).flatten(1) for name in CLIPS], dim=1)
     assert (means.var(dim=1) > 0.01).float().mean() >= 0.9
 
