@@ -27,8 +27,8 @@ def example(name: str) -> Audio:
 
 
 def log_mel_db(waveform: Tensor) -> np.ndarray:
-    """128 mels of the mono mix, in dB."""
-    mels = librosa.feature.melspectrogram(y=waveform.mean(0).numpy(), sr=44100, n_fft=2048, hop_length=512, power=1.0)
+    """128 mels of the first channel, in dB."""
+    mels = librosa.feature.melspectrogram(y=waveform[0].numpy(), sr=44100, n_fft=2048, hop_length=512, power=1.0)
     return 20 * np.log10(np.maximum(mels, 1e-10))
 
 
