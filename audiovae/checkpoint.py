@@ -75,15 +75,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_format(header, path)
     config = Config.from_json(_header_text(header, "config", path), path)
     facts = _facts(_header_text(header, "facts", path), path)
-    weights = with_prefix(tensors, "model.")
+    weights, fitted = with_prefix(tensors, "model."), with_prefix(tensors, "prior.")
     latent_channels = config.model.latent_channels
     with torch.device("meta"):
-        model = VAE(config)
-    prior = Prior.standard(latent_channels)
+        model, prior = VAE(config), Prior.standard(latent_channels)
     _check_tensors(weights, model.state_dict(), path)
-    _check_tensors(with_prefix(tensors, "prior."), prior.state_dict(), path)
+    _check_tensors(fitted, prior.state_dict(), path)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    prior.load_state_dict(with_prefix(tensors, "prior."))
+    prior.load_state_dict(
+        {name: tensor.float() for name, tensor in with_prefix(tensors, "prior.").items()}, assign=True
+    )
     model.eval().requires_grad_(False)
     return Checkpoint(config, model, prior, facts, _fingerprint(config, tensors), str(path))
 

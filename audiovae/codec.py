@@ -61,10 +61,12 @@ class Codec:
     def encode(self, source: Audio | AudioFile | str | Path, *, generator: torch.Generator | None = None) -> Latents:
         """A recording's latents: the posterior's mean, or a sample of it if a generator is given.
 
-        A path is read in blocks, twice (level first), so hours take no more memory than seconds.
-        Raises InputError that names the file if it can't be read.
+        A file is read in blocks, twice (level first), so hours take no more memory than seconds. The generator
+        must be the CPU's. Raises InputError that names the file if it can't be read or used.
         """
         recording = AudioFile(source) if isinstance(source, str | Path) else source
+        if isinstance(recording, Audio):
+            _check_audio(recording)
         level_db, means, logvars = self._level_db(recording), [], []
         for waveform, keep in self._analysis_chunks(recording, self._gain(level_db)):
             with torch.inference_mode():
@@ -95,11 +97,7 @@ class Codec:
         self, latents: Latents, *, quality: str = "standard", seed: int = 0
     ) -> Iterator[Float[Tensor, "channels block"]]:
         """What ``decode`` returns, in blocks of some 12 s and in bounded memory. Joined they are the same samples."""
-        if latents.checkpoint != self.fingerprint:
-            raise InputError(
-                f"{latents.source}: encoded by checkpoint {latents.checkpoint}, this one is {self.fingerprint} "
-                f"({self.checkpoint.source})"
-            )
+        self._check(latents)
         if quality not in ITERATIONS:
             raise InputError(f"quality {quality}: must be one of {', '.join(ITERATIONS)}")
         model_rate = self.config.spectrogram.sample_rate
@@ -123,6 +121,22 @@ class Codec:
         """The decoder's spectrogram of a recording, at the level that the model works at; for pictures and measures."""
         return torch.cat(list(self._spectrogram_chunks(latents.mean)), dim=-1).cpu()
 
+    def _check(self, latents: Latents) -> None:
+        """Raises InputError, which names the latents, unless this model made them and can decode them."""
+        if latents.checkpoint != self.fingerprint:
+            raise InputError(
+                f"{latents.source}: encoded by checkpoint {latents.checkpoint}, this one is {self.fingerprint} "
+                f"({self.checkpoint.source})"
+            )
+        if latents.mean.shape[1] != self.config.model.latent_channels or latents.channels > 2:
+            raise InputError(f"{latents.source}: latents of shape {list(latents.mean.shape)} are not this model's")
+        frames = count_latent_frames(latents.samples, latents.sample_rate, self.config)
+        if latents.latent_frames != frames:
+            raise InputError(
+                f"{latents.source}: {latents.samples} samples at {latents.sample_rate} Hz are {frames} latent frames, "
+                f"but there are {latents.latent_frames}"
+            )
+
     def _gain(self, level_db: float) -> float:
         """From a recording's level to the one the model works at; silence stays as it is."""
         return 10 ** ((self.config.spectrogram.level_db - level_db) / 20) if level_db > -math.inf else 1.0
@@ -144,7 +158,7 @@ class Codec:
         total = count_latent_frames(recording.samples, recording.sample_rate, config)
         for first, last, keep in _chunks(total, CHUNK_LATENT_FRAMES, context):
             end = last * hop - config.spectrogram.hop_length + half_window
-            yield window.take(first * hop - half_window, end)[:, None] * gain, keep
+            yield window.take(first * hop - half_window, end)[:, None].float() * gain, keep
 
     def _spectrogram_chunks(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
@@ -152,7 +166,7 @@ class Codec:
         model, stride = self.checkpoint.model, self.config.model.time_stride
         for first, last, keep in _chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, model.context_latent_frames):
             with torch.inference_mode():
-                spectrogram = model.decode(mean[..., first:last].to(self.device))
+                spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
 
     def _decoded(
@@ -179,6 +193,9 @@ class Codec:
         hop = self.config.spectrogram.hop_length
         past: Tensor | None = None
         for spectrogram, is_last in _regrouped(spectrograms, SYNTHESIS_FRAMES, FRAMES_PAST + FRAMES_AHEAD):
+            if is_last:
+                # Frames are centred on hops: up to a hop of the recording lies behind the last one.
+                spectrogram = functional.pad(spectrogram, (0, 1), mode="replicate")
             magnitude = self.spectrogram.magnitude(spectrogram)
             waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, seed=seed, past=past)
             known = 0 if past is None else past.shape[-1]
@@ -248,6 +265,17 @@ def _regrouped(
         yield waiting[..., :size], False
         waiting = waiting[..., size - overlap :]
     yield waiting, True
+
+
+def _check_audio(audio: Audio) -> None:
+    """What ``AudioFile`` refuses in files is refused in memory too."""
+    name = audio.source or "audio"
+    if not audio.samples:
+        raise InputError(f"{name}: contains no samples")
+    if audio.channels > 2:
+        raise InputError(f"{name}: has {audio.channels} channels, only mono and stereo are supported")
+    if not audio.waveform.isfinite().all():
+        raise InputError(f"{name}: contains NaN or infinity")
 
 
 def _silence(channels: int, samples: int) -> Iterator[Float[Tensor, "channels samples"]]:

@@ -53,6 +53,8 @@ def find_recordings(paths: Sequence[Path]) -> list[Named]:
     """
     found: dict[Path, None] = {}
     for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
         recordings = [path] if path.is_file() else find_audio(path)
         if not recordings:
             raise InputError(f"{path}: no audio files in it")
@@ -86,21 +88,25 @@ def encode_dataset(
     dataset can't be written, or holds latents of another checkpoint and ``force`` is off; ``force`` redoes all.
     """
     done = [] if force else [one for one in recordings if _is_done(one, dataset / one.name, codec.fingerprint)]
-    todo = [one for one in recordings if one not in set(done)]
+    finished = set(done)
+    todo = [one for one in recordings if one not in finished]
     _make_folder(dataset)
     written, failures = [], []
     progress(len(done), len(recordings))
-    for count, one in enumerate(todo, start=len(done) + 1):
-        try:
-            latents = codec.encode(one.path)
-        except (InputError, OSError) as error:
-            failures.append(Failure(str(one.path), str(error).removeprefix(f"{one.path}: ")))
-        else:
-            _make_folder((dataset / one.name).parent)
-            latents.save(dataset / one.name, force=True)
-            written.append(str(one.path))
-        progress(count, len(recordings))
-    _write_failures(dataset / FAILURES_FILE, failures)
+    try:
+        for count, one in enumerate(todo, start=len(done) + 1):
+            try:
+                latents = codec.encode(one.path)
+            except (InputError, OSError) as error:
+                failures.append(Failure(str(one.path), str(error).removeprefix(f"{one.path}: ")))
+            else:
+                _make_folder((dataset / one.name).parent)
+                latents.save(dataset / one.name, force=True)
+                written.append(str(one.path))
+            progress(count, len(recordings))
+    finally:
+        # An interrupted run has failures to tell of too.
+        _write_failures(dataset / FAILURES_FILE, failures)
     return Outcome(tuple(written), tuple(str(one.path) for one in done), tuple(failures))
 
 

@@ -24,10 +24,10 @@ def main() -> None:
 
     original.save(arguments.out / "original.wav", force=True)
     reconstruction.save(arguments.out / "reconstruction.wav", force=True)
-    pictures = [codec.spectrogram_of(codec.encode(sound))[0] for sound in (original, reconstruction)]
+    samples = original.resample(codec.config.spectrogram.sample_rate).waveform[:1]
     path_picture(
-        pictures,
-        ["decoded once", "decoded twice"],
+        [codec.spectrogram(samples[None])[0, 0], codec.spectrogram_of(latents)[0]],
+        ["original", "decoded"],
         arguments.out / "reconstruction.png",
         config=codec.config.spectrogram,
         title=arguments.clip.name,

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,12 @@ def test_header_that_claims_a_giant_allocates_nothing(path: Path):
     config = json.loads(TINY.model_dump_json())
     config["model"]["bottleneck_width"] = 10**9
     rewrite(path, config=json.dumps(config))
-    assert refusal(path)
+    assert "bottleneck_width" in refusal(path)
+    config["model"] |= {"bottleneck_width": 16384, "latent_channels": 16384}
+    rewrite(path, config=json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "has shape" in refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB; the model would have gigabytes
 
 
 def test_missing_extra_and_damaged_tensors_are_named(path: Path):

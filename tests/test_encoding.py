@@ -150,7 +150,7 @@ def test_paths_without_recordings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: no audio files in it"):
         find_recordings([tmp_path / "empty"])
-    with pytest.raises(InputError, match="missing: no such folder"):
+    with pytest.raises(InputError, match="missing: no such file or folder"):
         find_recordings([tmp_path / "missing"])
     with pytest.raises(InputError, match="empty: no latents files in it"):
         find_latents(tmp_path / "empty")

@@ -325,7 +325,9 @@ class TestResume:
         broken = {"cut": whole[:-100], "text": b"not a state at all", "other model": whole}[damage]
         (tmp_path / "state.safetensors").write_bytes(broken)
         overrides = ["model.bottleneck_width=24"] if damage == "other model" else []
-        with pytest.raises(InputError, match=r"state\.safetensors: not (the state of this run: |a readable state of a run )") as error:
+        with pytest.raises(
+            InputError, match=r"state\.safetensors: not (the state of this run: |a readable state of a run )"
+        ) as error:
             trainer_of(cache, tmp_path, *overrides).resume()
         assert "\n" not in str(error.value)
 

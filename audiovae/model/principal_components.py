@@ -45,11 +45,14 @@ class PrincipalComponents(nn.Module):
         self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]
     ) -> Float[Tensor, "batch latent_channels latent_frames"]:
         """Coordinates of each patch on the components."""
-        return ((self.patches(spectrogram) - self.mean) @ self.components.mT / self.scale).mT
+        # Exact also under mixed precision: it is a thousandth of the work.
+        with torch.autocast(spectrogram.device.type, enabled=False):
+            return ((self.patches(spectrogram.float()) - self.mean) @ self.components.mT / self.scale).mT
 
     def decode(
         self, latents: Float[Tensor, "batch latent_channels latent_frames"]
     ) -> Float[Tensor, "batch 1 n_bands frames"]:
         """The patches with these coordinates, side by side."""
-        patches = (latents.mT * self.scale) @ self.components + self.mean
+        with torch.autocast(latents.device.type, enabled=False):
+            patches = (latents.float().mT * self.scale) @ self.components + self.mean
         return patches.unflatten(2, self.patch).transpose(1, 2).flatten(2)[:, None]

@@ -44,6 +44,11 @@ class Progress:
     skipped_steps: int
 
 
+def is_cpu(device: str) -> bool:
+    """Whether a device's name means the CPU: auto does where there is no CUDA, whatever else accelerate would find."""
+    return device == "cpu" or not torch.cuda.is_available()
+
+
 class AutoencodingStep(nn.Module):
     """Spectrogram to reconstruction and posterior in one call, which is what data-parallel wrapping needs."""
 
@@ -63,7 +68,7 @@ class Trainer:
 
     def __init__(self, config: Config, cache: Cache, run: Path, *, device: str, facts: Facts) -> None:
         self.config, self.run, self.facts, self.cache = config, run, facts, cache
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.training.mixed_precision)
+        self.accelerator = Accelerator(cpu=is_cpu(device), mixed_precision=config.training.mixed_precision)
         torch.manual_seed(config.training.seed)
         vae = VAE(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], torch forgot it
         self.vae = vae.to(self.accelerator.device)

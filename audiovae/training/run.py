@@ -113,9 +113,9 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
     _require_device(device)
     from accelerate import PartialState
 
-    from audiovae.training.loop import Trainer
+    from audiovae.training.loop import Trainer, is_cpu
 
-    processes = PartialState(cpu=device == "cpu", timeout=DECODING_TIMEOUT)
+    processes = PartialState(cpu=is_cpu(device), timeout=DECODING_TIMEOUT)
     try:
         with processes.main_process_first():
             # The others find the cache complete, and only open it.

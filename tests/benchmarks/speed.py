@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torchaudio
 from document import table, write_block
 
 import audiovae
@@ -44,10 +45,14 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
     """The steps of the whole way, each on its own."""
     model, config = codec.checkpoint.model, codec.config
     latents = codec.encode(clip)
-    waveform = torch.nn.functional.pad(clip.waveform, (0, latents.latent_frames * 4096 - clip.samples))[None]
-    spectrogram = codec.spectrogram(waveform)[..., : 8 * latents.latent_frames]
+    missing = latents.latent_frames * config.latent_hop_length - clip.samples
+    waveform = torch.nn.functional.pad(clip.waveform, (0, missing))[None]
+    spectrogram = codec.spectrogram(waveform)[..., : config.model.time_stride * latents.latent_frames]
     magnitude = codec.spectrogram.magnitude(spectrogram)[0]
     hop = config.spectrogram.hop_length
+
+    window = torch.hann_window(2048)
+    torchaudios = torchaudio.transforms.GriffinLim(2048, n_iter=16, hop_length=hop, power=1.0, momentum=0.99)
 
     def phase(quality: str) -> Callable[[], object]:
         return lambda: griffin_lim(magnitude, hop_length=hop, iterations=ITERATIONS[quality])
@@ -55,6 +60,7 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
     return {
         "**encode**": lambda: codec.encode(clip),
         "spectrogram": lambda: codec.spectrogram(waveform),
+        "(torch.stft alone)": lambda: torch.stft(waveform[0], 2048, 512, window=window, return_complex=True),
         "encoder": lambda: model.encode(spectrogram),
         "**decode, draft**": lambda: codec.decode(latents, quality="draft"),
         "**decode, standard**": lambda: codec.decode(latents),
@@ -64,6 +70,7 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
         "phase, draft": phase("draft"),
         "phase, standard": phase("standard"),
         "phase, best": phase("best"),
+        "(torchaudio GriffinLim, 16)": lambda: torchaudios(magnitude),
     }
 
 
