@@ -11,6 +11,7 @@ from audiovae.audio_folder import find_audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.latents import Latents
+from audiovae.whole_file import whole_file
 
 SUFFIX = ".latents.safetensors"
 """Goes after a recording's whole name, so that a.wav and a.flac have different latents files."""
@@ -187,9 +188,6 @@ def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text("".join(json.dumps(asdict(failure)) + "\n" for failure in failures), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, force=True) as temporary:
+        lines = (json.dumps(asdict(failure)) + "\n" for failure in failures)
+        temporary.write_text("".join(lines), encoding="utf-8")

@@ -1,6 +1,5 @@
 """Pictures of spectrograms: drawn with Pillow, without matplotlib."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from audiovae.config import SpectrogramConfig
-from audiovae.errors import InputError
 from audiovae.spectrogram import band_bank, magnitude_db
+from audiovae.whole_file import whole_file
 
 RANGE_DB = 80.0
 """From the loudest point of a picture down to black."""
@@ -47,8 +46,6 @@ def path_picture(
     Widths show lengths; ``seconds`` is the duration of the longest. Beyond ``MAX_PANELS`` evenly chosen ones are
     shown, the first and the last among them. Raises InputError if the file exists and ``force`` is off.
     """
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already (use --force to overwrite)")
     chosen = _evenly(len(spectrograms), MAX_PANELS)
     levels = [magnitude_db(spectrograms[index].float(), config) for index in chosen]
     top_db = max(float(level.max()) for level in levels)
@@ -62,7 +59,8 @@ def path_picture(
     _write_labels(picture, [labels[index] for index in chosen], lefts, widths)
     _write_frequencies(picture, config)
     _draw_scale(picture)
-    _save(picture, path)
+    with whole_file(path, force=force) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 def shortened(spectrogram: Float[Tensor, "n_bands frames"], factor: int) -> Float[Tensor, "n_bands _"]:
@@ -143,14 +141,3 @@ def _draw_scale(picture: Image.Image) -> None:
     for db in range(0, -int(RANGE_DB) - 1, -20):
         y = _TOP - db / RANGE_DB * (_PANEL_HEIGHT - 1)
         draw.text((left + 18, y), f"{db} dB", _FAINT, font, anchor="lm")
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        picture.save(partial, format="PNG")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

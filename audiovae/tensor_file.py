@@ -1,6 +1,5 @@
 """Tensors and a header in one safetensors file, which appears whole or not at all."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from audiovae.errors import InputError
+from audiovae.whole_file import whole_file
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str], *, force: bool = False) -> None:
@@ -18,22 +18,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
     data = _sorted_header(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder")
-        if path.exists() and not force:
-            raise InputError(f"{path}: exists already (use --force to overwrite)")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with whole_file(path, force=force) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -45,6 +45,11 @@ def interpolate(
     files = _file_names(len(clips), steps, weight, curve, format)
     joined = [f"path.{format}"] if not (weight or curve) else []
     report = Report(as_json=as_json, quiet=quiet)
+    if curve is not None:
+        # Parsed again later: a mistyped one is refused before any work.
+        from audiovae.interpolation import Curve
+
+        Curve.parse(curve)
     with result_folder(out, [*files, *joined, "path.png", "path.json"], force=force) as folder:
         from audiovae.codec import load
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from audiovae.errors import InputError
+from audiovae.whole_file import whole_file
 
 LOG_FILE, BOARD_FOLDER = "log.jsonl", "tensorboard"
 
@@ -52,9 +52,8 @@ def _drop_rows_after(step: int, rows: Path) -> None:
     if not rows.exists():
         return
     kept = [line for line in rows.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
-    partial = rows.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(partial, rows)
+    with whole_file(rows, force=True) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

@@ -15,6 +15,7 @@ from audiovae.checkpoint import Facts
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.training.data import Cache, open_cache
+from audiovae.whole_file import whole_file
 
 if TYPE_CHECKING:
     from audiovae.training.loop import Progress
@@ -162,9 +163,8 @@ def _prepare_folder(run: Run) -> None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path, force=True) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _overridden(config: Config, overrides: list[str]) -> Config:

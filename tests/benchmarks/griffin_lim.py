@@ -47,9 +47,7 @@ def with_torchaudio(magnitude: Tensor, iterations: int) -> Tensor:
 
 
 def with_librosa(magnitude: Tensor, iterations: int) -> Tensor:
-    waveform = librosa.griffinlim(
-        magnitude.numpy(), n_iter=iterations, hop_length=HOP, n_fft=N_FFT, momentum=0.99
-    )
+    waveform = librosa.griffinlim(magnitude.numpy(), n_iter=iterations, hop_length=HOP, n_fft=N_FFT, momentum=0.99)
     return torch.from_numpy(waveform)
 
 
