@@ -9,17 +9,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_codec import TINY
 
 from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
-from audiovae.config import Config, ModelConfig, SpectrogramConfig
 from audiovae.errors import InputError
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 
-TINY = Config(
-    spectrogram=SpectrogramConfig(n_bands=64),
-    model=ModelConfig(channels=(8, 8, 8), bottleneck_width=16, latent_channels=8),
-)
 FACTS = Facts(version="0.1.0", step=7, data="sines", license="MIT", metrics={"error_db": 3.5})
 
 

@@ -1,28 +1,25 @@
 """The whole way, on a tiny untrained model: lengths, chunks, levels and channels don't depend on what it has learnt."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import noise, silence, stereo, tone
+from tiny_codec import TINY
 
 from audiovae import codec as codec_module
-from audiovae.audio import Audio
+from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Facts, save_checkpoint
 from audiovae.codec import Codec, load
-from audiovae.config import Config, ModelConfig, SpectrogramConfig
 from audiovae.errors import InputError
 from audiovae.latents import count_latent_frames
 from audiovae.level import level_db
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
-
-TINY = Config(
-    spectrogram=SpectrogramConfig(n_bands=64),
-    model=ModelConfig(channels=(8, 8, 8), bottleneck_width=16, latent_channels=8),
-)
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +200,26 @@ def test_cuda_gives_what_the_cpu_gives(codec: Codec):
     audio = recording(3.0, channels=2)
     torch.testing.assert_close(cuda.encode(audio).mean, codec.encode(audio).mean, atol=1e-2, rtol=1e-2)
     assert cuda.decode(cuda.encode(audio)).waveform.shape == audio.waveform.shape
+
+
+@pytest.mark.slow
+def test_half_an_hour_takes_no_more_memory_than_a_minute(codec: Codec, tmp_path: Path):
+    script = """
+import resource, sys
+import audiovae
+codec = audiovae.load(sys.argv[1], device="cpu")
+codec.save(codec.encode(sys.argv[2]), sys.argv[3], quality="draft")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    peaks_kb = []
+    for minutes in (1, 30):
+        source = tmp_path / f"{minutes}.flac"
+        with AudioWriter(source, 44100, 2) as writer:
+            for second in range(60 * minutes):
+                writer.write(0.5 * noise(samples=44100, channels=2, seed=second % 7))
+        arguments = [codec.checkpoint.source, source, tmp_path / f"{minutes}-out.flac"]
+        result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+        peaks_kb.append(int(result.stdout))
+        assert AudioFile(arguments[2]).samples == AudioFile(source).samples
+    # The whole waveform alone would be 635 MB.
+    assert peaks_kb[1] - peaks_kb[0] < 100_000

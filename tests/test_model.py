@@ -2,16 +2,12 @@
 
 import pytest
 import torch
+from tiny_codec import TINY
 from torch.utils.flop_counter import FlopCounterMode
 
-from audiovae.config import Config, ModelConfig, SpectrogramConfig
+from audiovae.config import Config
 from audiovae.model.posterior import Posterior, discrete_kl, gaussian_kl
 from audiovae.model.vae import VAE
-
-TINY = Config(
-    spectrogram=SpectrogramConfig(n_bands=64),
-    model=ModelConfig(channels=(8, 8, 8), bottleneck_width=16, latent_channels=8),
-)
 
 
 def tiny_vae(config: Config = TINY) -> VAE:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report, names, to_json
+from audiovae.cli.report import Report, names
 from audiovae.cli.results import result_folder
+from audiovae.json_text import to_json
 
 if TYPE_CHECKING:
     from audiovae.cli.sound_folder import Sound
@@ -166,5 +167,5 @@ def _write(
     written = [file["name"] for file in files] + ["path.png", "path.json"]
     made_from = {"inputs": [describe_input(one) for one in inputs], "settings": settings}
     facts = describe_codec(codec) | made_from | {"files": files, "written": written}
-    (folder / "path.json").write_text(to_json(facts) + "\n", encoding="utf-8")
+    (folder / "path.json").write_text(to_json(facts, indent=2) + "\n", encoding="utf-8")
     return facts

@@ -1,13 +1,13 @@
 """What a command says: progress on stderr, results on stdout, in words or as one JSON object."""
 
-import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import typer
+
+from audiovae.json_text import to_json
 
 
 @runtime_checkable
@@ -60,20 +60,7 @@ class Report:
 
     def finish(self, line: str, facts: dict[str, Any]) -> None:
         """The last line, which names what was written, or with --json the facts instead."""
-        typer.echo(to_json(facts) if self.as_json else line)
-
-
-def to_json(facts: dict[str, Any]) -> str:
-    """JSON that any reader takes: what is not finite (the level of silence) becomes null."""
-    return json.dumps(_finite(facts), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        typer.echo(to_json(facts, indent=2) if self.as_json else line)
 
 
 def names(files: list[str]) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report, names, to_json
+from audiovae.cli.report import Report, names
 from audiovae.cli.results import result_folder
+from audiovae.json_text import to_json
 
 if TYPE_CHECKING:
     from audiovae.codec import Codec
@@ -113,5 +114,5 @@ def _generate(
     say_gains(report, made)
     written = [*files, "generate.png", "generate.json"]
     facts = describe_codec(codec) | {"settings": settings, "files": made, "written": written}
-    (folder / "generate.json").write_text(to_json(facts) + "\n", encoding="utf-8")
+    (folder / "generate.json").write_text(to_json(facts, indent=2) + "\n", encoding="utf-8")
     return facts

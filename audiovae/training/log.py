@@ -8,6 +8,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from audiovae.errors import InputError
+from audiovae.json_text import to_json
 from audiovae.whole_file import whole_file
 
 LOG_FILE, BOARD_FOLDER = "log.jsonl", "tensorboard"
@@ -28,7 +29,7 @@ class RunLog:
         """
         try:
             with self._rows.open("a", encoding="utf-8") as rows:
-                rows.write(json.dumps(_finite({"step": step, **row}), allow_nan=False) + "\n")
+                rows.write(to_json({"step": step, **row}) + "\n")
         except OSError as error:
             raise InputError(f"{self._rows}: can't be written: {error.strerror or error}") from error
         for name, value in curves.items():
@@ -38,14 +39,6 @@ class RunLog:
     def close(self) -> None:
         """Writes out what TensorBoard still holds back."""
         self.board.close()
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _drop_rows_after(step: int, rows: Path) -> None:

@@ -1,0 +1,18 @@
+"""JSON that every reader takes."""
+
+import json
+import math
+from collections.abc import Mapping
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """A value as JSON; what JSON has no word for (NaN, and infinity as the level of silence) becomes null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
