@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def save_checkpoint(
         "config": model.config.model_dump_json(),
         "facts": json.dumps(asdict(facts)),
     }
+    header["sha256"] = _checksum(header, tensors)
     write_tensors(Path(path), tensors, header, force=force)
 
 
@@ -73,6 +75,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     tensors, header = read_tensors(path, kind="checkpoint")
     _check_format(header, path)
+    if _header_text(header, "sha256", path) != _checksum(header, tensors):
+        raise InputError(f"{path}: damaged or tampered with: its content doesn't match its checksum")
     config = Config.from_json(_header_text(header, "config", path), path)
     facts = _facts(_header_text(header, "facts", path), path)
     weights, fitted = with_prefix(tensors, "model."), with_prefix(tensors, "prior.")
@@ -91,7 +95,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 def _check_format(header: dict[str, str], path: Path) -> None:
     name, _, version = header.get("format", "").partition("/")
-    if name != FORMAT_NAME or not version.isdecimal():
+    if name != FORMAT_NAME or not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of audiovae")
     if int(version) > FORMAT_VERSION:
         raise InputError(
@@ -116,7 +120,7 @@ def _facts(text: str, path: Path) -> Facts:
             license=str(values["license"]),
             metrics={str(name): float(value) for name, value in values["metrics"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: its header's facts can't be read: {_line(error)}") from error
 
 
@@ -135,10 +139,21 @@ def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path
 def _fingerprint(config: Config, tensors: dict[str, Tensor]) -> str:
     """Of what latents mean: the weights and the settings of front end and model, not how they were trained."""
     digest = hashlib.sha256((config.spectrogram.model_dump_json() + config.model.model_dump_json()).encode())
-    for name in sorted(tensors):
-        if name.startswith("model."):
-            digest.update(name.encode() + tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    _add_tensors(digest, {name: tensor for name, tensor in tensors.items() if name.startswith("model.")})
     return digest.hexdigest()[:16]
+
+
+def _checksum(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """Of everything in the file but itself: safetensors notices a file that is cut, not one whose bytes changed."""
+    digest = hashlib.sha256(json.dumps([header.get(key, "") for key in ("format", "config", "facts")]).encode())
+    _add_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
+def _add_tensors(digest: "hashlib._Hash", tensors: dict[str, Tensor]) -> None:
+    for name in sorted(tensors):
+        data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + data.numpy().tobytes())
 
 
 def _line(error: Exception) -> str:

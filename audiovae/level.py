@@ -24,7 +24,8 @@ class LevelMeter:
 
     def add(self, waveform: Float[Tensor, "channels samples"]) -> None:
         """Takes the next samples of the recording."""
-        power = waveform.square().mean(0)
+        # In double precision: float files may hold anything, and the square of 1e30 would be infinite.
+        power = waveform.double().square().mean(0)
         if self._rest is not None:
             power = torch.cat([self._rest, power])
         whole = len(power) // BLOCK_SAMPLES * BLOCK_SAMPLES

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_codec import TINY
 
+from audiovae import checkpoint as checkpoint_module
 from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
 from audiovae.errors import InputError
 from audiovae.model.prior import Prior
@@ -33,11 +34,15 @@ def path(tmp_path: Path, model: VAE) -> Path:
 
 
 def rewrite(path: Path, **header: str) -> None:
-    """The same tensors with other header fields."""
+    """The same tensors with other header fields, and a checksum that fits them: a lie made with care."""
     with safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata()) | header
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={name: text for name, text in metadata.items() if text})
+    save(path, tensors, {name: text for name, text in metadata.items() if text})
+
+
+def save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    save_file(tensors, path, metadata=metadata | {"sha256": checkpoint_module._checksum(metadata, tensors)})
 
 
 def refusal(path: Path) -> str:
@@ -164,11 +169,11 @@ def test_missing_extra_and_damaged_tensors_are_named(path: Path):
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     name = "model.decoder.embed.weight"
-    save_file({key: value for key, value in tensors.items() if key != name}, path, metadata=metadata)
+    save(path, {key: value for key, value in tensors.items() if key != name}, metadata)
     assert "decoder.embed.weight is missing" in refusal(path)
-    save_file(tensors | {"model.surplus": torch.zeros(1)}, path, metadata=metadata)
+    save(path, tensors | {"model.surplus": torch.zeros(1)}, metadata)
     assert "surplus is unexpected" in refusal(path)
-    save_file(tensors | {name: torch.full_like(tensors[name], float("nan"))}, path, metadata=metadata)
+    save(path, tensors | {name: torch.full_like(tensors[name], float("nan"))}, metadata)
     assert "not all finite" in refusal(path)
 
 
@@ -180,3 +185,24 @@ def test_equal_models_are_equal_bytes_that_others_may_read(path: Path, model: VA
     plain = tmp_path / "plain"
     plain.touch()
     assert again.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.9])
+def test_a_single_changed_bit_is_noticed(path: Path, where: float):
+    data = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    data[begin + int(where * (len(data) - begin))] ^= 0x40
+    path.write_bytes(data)
+    assert "damaged or tampered with" in refusal(path)
+
+
+@pytest.mark.parametrize("version", ["0", "9" * 5000, "x", "-1"])
+def test_versions_that_are_none_are_refused(path: Path, version: str):
+    rewrite(path, format=f"audiovae/{version}")
+    assert "not a checkpoint of audiovae" in refusal(path)
+
+
+@pytest.mark.parametrize("facts", ["[" * 100_000, '{"version":"1","step":1e999,"data":"","license":"","metrics":{}}'])
+def test_facts_that_break_a_parser_are_refused(path: Path, facts: str):
+    rewrite(path, facts=facts)
+    assert "facts can't be read" in refusal(path)
