@@ -100,7 +100,7 @@ class AudioFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with _reading(self.path), soundfile.SoundFile(self.path) as file:
+        with _reading(self.path), soundfile.SoundFile(os.fsencode(self.path)) as file:
             _refuse_unusable(self.path, file)
             self.sample_rate, self.channels, self._declared = file.samplerate, file.channels, file.frames
             self._exact = file.subtype != CODINGS[".mp3"] and file.frames < np.iinfo(np.int64).max
@@ -120,7 +120,7 @@ class AudioFile:
 
     def _decode(self) -> Iterator[Float[Tensor, "channels block"]]:
         count, complete = 0, False
-        with suppress(soundfile.LibsndfileError), _Forward(self.path) as file:
+        with suppress(soundfile.LibsndfileError), _Forward(os.fsencode(self.path)) as file:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                 if not np.isfinite(block).all():
                     raise InputError(f"{self.path}: contains NaN or infinity")
@@ -155,7 +155,9 @@ class AudioWriter:
     def __enter__(self) -> "AudioWriter":
         with _writing(self.path), ExitStack() as stack:
             self._folder = stack.enter_context(TemporaryDirectory(prefix=".audiovae-", dir=self.path.parent))
-            self._floats = stack.enter_context(self._open(f"{self._folder}/floats", subtype="FLOAT", format="RF64"))
+            self._floats = stack.enter_context(
+                self._open(os.fsencode(f"{self._folder}/floats"), subtype="FLOAT", format="RF64")
+            )
             self._clean_up = stack.pop_all()
         return self
 
@@ -187,8 +189,8 @@ class AudioWriter:
         container, coding = "RF64" if long_wav else self._suffix[1:], CODINGS[self._suffix]
         gain = SAFE_PEAK / self._peak if self._peak > 1 else 1.0
         level = _LOSSY_LEVEL if self._suffix in (".ogg", ".mp3") else None
-        with self._open(target, subtype=coding, format=container, compression_level=level) as file:
-            for block in AudioFile(self._floats.name).blocks(self._rate, _BLOCK):
+        with self._open(os.fsencode(target), subtype=coding, format=container, compression_level=level) as file:
+            for block in AudioFile(f"{self._folder}/floats").blocks(self._rate, _BLOCK):
                 file.write((block * gain).T.numpy())
         os.replace(target, self.path)
         self.gain_db = 20 * math.log10(gain)

@@ -120,7 +120,7 @@ class DataConfig(Settings):
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
     gain_db: Annotated[float, Field(ge=0)] = 9.0
     """Segments are made louder or quieter by up to this much."""
-    pitch_semitones: Annotated[float, Field(ge=0)] = 3.0
+    pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
     """Segments are resampled to sound up to this much higher or lower."""
     pitch_share: Fraction = 0.5
     """Share of the segments that are resampled."""

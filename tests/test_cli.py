@@ -711,3 +711,25 @@ def test_two_processes_train_one_run(quick: Path, music: Path, tmp_path: Path) -
     assert sum(line.startswith("wrote ") for line in lines) == 1
     assert sum("files to train on" in line for line in lines) == 1
     assert (run / "model.safetensors").is_file()
+
+
+def test_file_names_that_are_not_text_work(tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "tiny.safetensors")
+    name = os.fsdecode(b"caf\xe9.wav")
+    try:
+        Audio(tone(), 44100).save(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    for arguments in (
+        ["reconstruct", name, "--out", os.fsdecode(b"out\xff.wav")],
+        ["encode", name, "--out", "latents"],
+        ["reconstruct", os.fsdecode(b"missing\xff.wav"), "--out", "b.wav"],
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "audiovae", *arguments, "--checkpoint", checkpoint],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert b"Traceback" not in result.stderr
+        assert result.returncode == (1 if b"missing" in os.fsencode(arguments[1]) else 0), result.stderr

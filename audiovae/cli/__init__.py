@@ -1,6 +1,7 @@
 """The commands. Each only names the way through the package; nothing heavy is imported before one of them runs."""
 
 import errno
+import io
 import logging
 import sys
 import warnings
@@ -83,4 +84,7 @@ def _hush_libraries() -> None:
 def main() -> None:
     """The ``audiovae`` command."""
     _hush_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name may hold bytes that are no text; to print them must not fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="audiovae")
