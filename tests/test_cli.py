@@ -578,13 +578,13 @@ def test_an_encode_that_was_killed_is_finished_by_the_next(checkpoint: Path, tmp
 
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A config of eight steps, and little to validate on."""
+    """A config of eight steps for the model of ``save_tiny``, and little to validate on."""
     monkeypatch.setattr(validation, "SEGMENTS", 4)
     monkeypatch.setattr(validation, "PRIOR_SEGMENTS", 16)
     path = tmp_path / "quick.toml"
     path.write_text(
         "[spectrogram]\nn_bands = 64\n"
-        "[model]\nlatent_channels = 8\nchannels = [4, 4, 8]\nbottleneck_width = 16\n"
+        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nbottleneck_width = 16\n"
         "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
         "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
         "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"
@@ -626,6 +626,15 @@ def test_train_makes_a_model_that_the_other_commands_take(quick: Path, music: Pa
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
     assert "nothing left to do" in work("train", "--resume", run, "--device", "cpu", "--quiet")
+
+
+def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music: Path, tmp_path: Path) -> None:
+    run, start = tmp_path / "run", save_tiny(tmp_path / "tiny.safetensors")
+    words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")
+    result = call(*words, run, "--from", start)
+    assert result.exit_code == 0, result.stderr
+    assert "its spectrogram.n_bands is 256" in refuse(*words, tmp_path / "other", "--from", "bundled")
+    assert "leave out CONFIG, --out and --from" in misuse("train", "--resume", run, "--from", start)
 
 
 def test_train_by_force_replaces_the_run_only(quick: Path, music: Path, tmp_path: Path) -> None:

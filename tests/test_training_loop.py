@@ -110,6 +110,19 @@ def same_run(one: Path, other: Path) -> None:
     assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
 
 
+def test_tuning_starts_from_the_checkpoint_and_not_from_components(
+    cache: Cache, whole_run: Path, tmp_path: Path
+) -> None:
+    trained = load_checkpoint(whole_run / "model.safetensors")
+    trainer = trainer_of(cache, tmp_path / "tuned", "training.steps=1", "training.learning_rate=1e-9")
+    trainer.start_from(trained)
+    trainer.train()
+    tuned = load_checkpoint(tmp_path / "tuned" / "model.safetensors")
+    assert tuned.facts.step == 1
+    for name, weight in trained.model.state_dict().items():
+        torch.testing.assert_close(tuned.model.state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
+
+
 def raising(error: BaseException, *, at: int) -> Watch:
     def watch(progress: Progress) -> None:
         if progress.step == at:

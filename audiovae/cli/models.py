@@ -33,6 +33,10 @@ def train(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the decoded audio.", show_default="RUN/../cache")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Start from this checkpoint; bundled is the one in the package."),
+    ] = None,
     device: options.DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in RUN.")] = False,
     as_json: options.JsonOption = False,
@@ -40,14 +44,14 @@ def train(
     debug: options.DebugOption = False,
 ) -> None:
     """Train a model on a folder of audio; under torchrun on several devices."""
-    _refuse_wrong_usage(config, data, out, resume)
+    _refuse_wrong_usage(config, data, out, resume, start)
     from audiovae.training import run as training
 
     if resume is not None:
         run = training.resumed_run(resume, overrides or [], data=data, cache=cache)
     else:
         assert config is not None and data is not None and out is not None
-        run = training.new_run(config, overrides or [], data=data, folder=out, cache=cache, force=force)
+        run = training.new_run(config, overrides or [], data=data, folder=out, cache=cache, start=start, force=force)
     report = Report(as_json=as_json, quiet=quiet)
     with _watching(run, report) as watch:
         outcome = training.train(run, device=device, watch=watch)
@@ -73,10 +77,12 @@ def info(
     report.finish(f"read {loaded.source}: fingerprint {loaded.fingerprint}", facts)
 
 
-def _refuse_wrong_usage(config: str | None, data: Path | None, out: Path | None, resume: Path | None) -> None:
+def _refuse_wrong_usage(
+    config: str | None, data: Path | None, out: Path | None, resume: Path | None, start: Path | None
+) -> None:
     if resume is not None:
-        if config is not None or out is not None:
-            raise typer.BadParameter("has its own config: leave out CONFIG and --out", param_hint="--resume")
+        if config is not None or out is not None or start is not None:
+            raise typer.BadParameter("goes on as it began: leave out CONFIG, --out and --from", param_hint="--resume")
         return
     for name, value in (("CONFIG", config), ("--data", data), ("--out", out)):
         if value is None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from audiovae.checkpoint import Facts, save_checkpoint
+from audiovae.checkpoint import Checkpoint, Facts, save_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.model.posterior import Posterior
@@ -77,6 +77,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.vae, config.training.weight_decay), betas=(0.9, 0.98))
         self.step_module = self.accelerator.prepare_model(AutoencodingStep(self.vae))
         self.position = Position()
+        self.tunes = False
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Tunes a model of the same config further: its weights, with a new optimizer, from step 0."""
+        for model in (self.vae, self.ema):
+            model.load_state_dict(checkpoint.model.state_dict())
+        self.tunes = True
 
     def resume(self) -> None:
         """Continues from the run's newest state. Raises InputError if there is none, or it is another model's."""
@@ -91,7 +98,7 @@ class Trainer:
         training, result = self.config.training, None
         log = RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else None
         try:
-            if self.position == Position():
+            if self.position == Position() and not self.tunes:
                 fit_components(self.vae, self.spectrogram, self.cache)
                 self.ema.components.load_state_dict(self.vae.components.state_dict())
             with closing(self._batches()) as batches:

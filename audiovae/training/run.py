@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.checkpoint import Facts
+from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint
+from audiovae.codec import BUNDLED_CHECKPOINT
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.training.data import Cache, open_cache
@@ -37,6 +38,8 @@ class Run:
     cache: Path
     resumed: bool = False
     """Whether it continues from the folder's newest state."""
+    start: Checkpoint | None = None
+    """The model that a new run tunes further; None starts from principal components of the data."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +80,28 @@ def find_config(name: str) -> Path:
 
 
 def new_run(
-    config: str, overrides: list[str], *, data: Path, folder: Path, cache: Path | None = None, force: bool = False
+    config: str,
+    overrides: list[str],
+    *,
+    data: Path,
+    folder: Path,
+    cache: Path | None = None,
+    start: Path | None = None,
+    force: bool = False,
 ) -> Run:
-    """A run that starts at step 0; ``force`` lets it replace the run in its folder.
+    """A run that starts at step 0, from the checkpoint ``start`` if there is one; ``force`` lets it replace the run
+    in its folder.
 
-    Raises InputError for a config or folder that can't be used. Only ``train`` changes anything on disk.
+    Raises InputError for a config, checkpoint or folder that can't be used. Only ``train`` changes anything on disk.
     """
     settings = Config.from_toml(find_config(config), overrides)
+    checkpoint = _matching_checkpoint(start, settings, config) if start else None
     if not data.is_dir():
         raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
     if _is_first_process() and not force:
         _refuse_used(folder)
-    return Run(folder, settings, data, cache or folder.absolute().parent / "cache")
+    return Run(folder, settings, data, cache or folder.absolute().parent / "cache", start=checkpoint)
 
 
 def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None, cache: Path | None = None) -> Run:
@@ -127,6 +139,8 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
         if run.resumed:
             trainer.resume()
+        elif run.start:
+            trainer.start_from(run.start)
         validation = trainer.train(watch.stepped)
         return Outcome(processes.is_main_process, run.config.training.steps, validation)
     finally:
@@ -135,6 +149,19 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+def _matching_checkpoint(path: Path, settings: Config, name: str) -> Checkpoint:
+    """Tuning changes weights only: the config must describe the checkpoint's model, not be ignored."""
+    checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if path == Path("bundled") else path)
+    for section in ("spectrogram", "model"):
+        wanted, there = getattr(settings, section), getattr(checkpoint.config, section)
+        for field in type(wanted).model_fields:
+            if getattr(wanted, field) != getattr(there, field):
+                raise InputError(
+                    f"{path}: its {section}.{field} is {getattr(there, field)}, {name} says {getattr(wanted, field)}"
+                )
+    return checkpoint
 
 
 def _refuse_used(folder: Path) -> None:
