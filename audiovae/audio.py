@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.errors import InputError
+from audiovae.forward_file import Forward, quiet_mp3
 from audiovae.resampling import Resampler, regroup
 
 SAMPLE_RATES = (8_000, 192_000)  # Hz; lowest and highest that is read or written
@@ -27,7 +28,9 @@ CODINGS = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_
 MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; it knows no others
 SAFE_PEAK = 0.99  # where the peak of too loud a sound goes: lossy coding may add a little, so not 1
 
+_LOSSY_RISK = 0.5  # peak from which on lossy coding might rise above full scale: a click by 16 %, music far less
 _LOSSY_LEVEL = 0.2  # libsndfile's scale from 0, the best: Vorbis quality 8, LAME V2, where few ears hear a change
+_PATH_BYTES = 960  # libsndfile takes 1023, and a temporary folder's name is added
 _BLOCK = 16_384  # samples decoded or encoded at once; libsndfile crashes on very long single writes of Vorbis
 _WAV_BYTES = 4_000_000_000  # a little under what a WAV's 32-bit size field can say; more is written as RF64
 _STREAMED = 0x7FFF_F000  # from here on, the size in a WAV header is what programs write when they can't know it
@@ -100,7 +103,8 @@ class AudioFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with _reading(self.path), soundfile.SoundFile(os.fsencode(self.path)) as file:
+        suffix = self.path.suffix[1:].upper()
+        with _reading(self.path), quiet_mp3(suffix), soundfile.SoundFile(os.fsencode(self.path)) as file:
             _refuse_unusable(self.path, file)
             self.sample_rate, self.channels, self._declared = file.samplerate, file.channels, file.frames
             self._exact = file.subtype != CODINGS[".mp3"] and file.frames < np.iinfo(np.int64).max
@@ -120,7 +124,7 @@ class AudioFile:
 
     def _decode(self) -> Iterator[Float[Tensor, "channels block"]]:
         count, complete = 0, False
-        with suppress(soundfile.LibsndfileError), _Forward(os.fsencode(self.path)) as file:
+        with suppress(soundfile.LibsndfileError), Forward(os.fsencode(self.path)) as file:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                 if not np.isfinite(block).all():
                     raise InputError(f"{self.path}: contains NaN or infinity")
@@ -138,9 +142,11 @@ class AudioWriter:
     the same number of samples, MP3 too, as its header tells decoders what the encoder added. MP3 knows nine sample
     rates: any other becomes the next higher of them, above 48 kHz 44.1 kHz for its multiples and 48 kHz for others.
 
-    Nothing clips: if the peak is above full scale, the whole recording is turned down to a peak of `SAFE_PEAK`, and
-    `gain_db` (0.0 if untouched) tells by how much. The peak is only known at the end, so the blocks wait as 32-bit
-    floats in a temporary folder next to the target. Raises InputError like `check_target`, or if the disk refuses.
+    Nothing clips: if the peak is above full scale, or what a lossy file decodes to is, the whole recording is turned
+    down to a peak of `SAFE_PEAK`, and `gain_db` (0.0 if untouched) tells by how much. The peak is only known at the
+    end, so the blocks wait as 32-bit floats in a temporary folder next to the target.
+
+    Raises InputError like `check_target`, or if the disk refuses.
     """
 
     def __init__(self, path: str | Path, sample_rate: int, channels: int, *, force: bool = False) -> None:
@@ -187,11 +193,15 @@ class AudioWriter:
             raise InputError(f"{self.path}: not written, the sound has no samples")
         long_wav = self._suffix == ".wav" and self._floats.frames * self._channels * 3 > _WAV_BYTES
         container, coding = "RF64" if long_wav else self._suffix[1:], CODINGS[self._suffix]
-        gain = SAFE_PEAK / self._peak if self._peak > 1 else 1.0
-        level = _LOSSY_LEVEL if self._suffix in (".ogg", ".mp3") else None
-        with self._open(os.fsencode(target), subtype=coding, format=container, compression_level=level) as file:
-            for block in AudioFile(f"{self._folder}/floats").blocks(self._rate, _BLOCK):
-                file.write((block * gain).T.numpy())
+        gain, is_lossy = SAFE_PEAK / self._peak if self._peak > 1 else 1.0, self._suffix in (".ogg", ".mp3")
+        level = _LOSSY_LEVEL if is_lossy else None
+        while True:
+            with self._open(os.fsencode(target), subtype=coding, format=container, compression_level=level) as file:
+                for block in AudioFile(f"{self._folder}/floats").blocks(self._rate, _BLOCK):
+                    file.write((block * gain).T.numpy())
+            if not is_lossy or gain * self._peak < _LOSSY_RISK or (peak := _peak_of(target)) <= 1:
+                break
+            gain *= SAFE_PEAK / peak  # what a player would clip: coded once more, softer
         os.replace(target, self.path)
         self.gain_db = 20 * math.log10(gain)
 
@@ -199,6 +209,7 @@ class AudioWriter:
 def check_target(path: str | Path, *, force: bool = False) -> None:
     """Raises InputError if an audio file can't go there, so that a long computation may ask first."""
     path = Path(path)
+    _refuse_long(path)
     if path.suffix.lower() not in CODINGS:
         raise InputError(f"{path}: can't write this format, use one of {', '.join(CODINGS)}")
     if not path.parent.is_dir():
@@ -209,16 +220,20 @@ def check_target(path: str | Path, *, force: bool = False) -> None:
         raise InputError(f"{path}: exists already (use --force to overwrite)")
 
 
-class _Forward(soundfile.SoundFile):
-    """Reads onwards only: soundfile's seek after each read loses MP3's bit reservoir, which is heard as glitches."""
-
-    def seekable(self) -> bool:
-        return False
+def _peak_of(path: Path) -> float:
+    """Largest value that decoding gives, which of lossy files may be above 1."""
+    file = AudioFile(path)
+    return max(float(block.abs().max()) for block in file.blocks(file.sample_rate, _BLOCK))
 
 
 def _mp3_sample_rate(sample_rate: int) -> int:
     above_all = 44_100 if sample_rate % 44_100 == 0 else 48_000
     return min((rate for rate in MP3_SAMPLE_RATES if rate >= sample_rate), default=above_all)
+
+
+def _refuse_long(path: Path) -> None:
+    if len(os.fsencode(path)) > _PATH_BYTES:
+        raise InputError(f"{path}: the path is longer than the {_PATH_BYTES} bytes that libsndfile can take")
 
 
 def _refuse_shape(path: Path, sample_rate: int, channels: int) -> None:
@@ -243,6 +258,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: is not a file")
+        _refuse_long(path)
         open(path, "rb").close()  # for the system's words on a missing or locked file; libsndfile: "System error"
         yield
     except OSError as error:

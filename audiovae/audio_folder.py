@@ -18,6 +18,8 @@ SUFFIXES = frozenset(
 def find_audio(folder: Path) -> list[Path]:
     """All audio files below a folder, by suffix, sorted; hidden files and folders are left out.
 
+    A link to a file that is gone is among them, so that whoever reads it can say so.
+
     Links to folders are not followed, so a loop of links can't trap it. Raises InputError if it is no folder.
     """
     if not folder.is_dir():
@@ -26,8 +28,12 @@ def find_audio(folder: Path) -> list[Path]:
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES and _is_file(path)]
     return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _refuse(error: OSError) -> None:

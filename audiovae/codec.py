@@ -110,10 +110,12 @@ class Codec:
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         return exactly(blocks, latents.samples)
 
-    def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
+    def save(
+        self, latents: Latents, path: str | Path, *, quality: str = "standard", seed: int = 0, force: bool = False
+    ) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
         with AudioWriter(path, latents.sample_rate, latents.channels, force=force) as writer:
-            for block in self.stream(latents, quality=quality):
+            for block in self.stream(latents, quality=quality, seed=seed):
                 writer.write(block)
         return writer.gain_db
 

@@ -1,5 +1,6 @@
 """Frozen settings: TOML in, JSON out. Every number is stated once; what follows from it is a property."""
 
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -21,7 +22,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown or ill-typed field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class SpectrogramConfig(Settings):
@@ -204,19 +207,32 @@ class Config(Settings):
     def from_toml(cls, path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> "Config":
         """Reads a TOML file; each override is ``section.field=value``, the value in TOML.
 
-        Raises InputError that names the file and the field.
+        Raises InputError that names the file, or --set, and the field.
         """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            for override in overrides:
-                _override(values, override)
-            return cls.model_validate(values)
+            return cls._from_values(values).with_overrides(overrides)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: can't be read: {getattr(error, 'strerror', None) or 'not text'}") from error
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: not TOML: {error}") from error
         except ValidationError as error:
             raise InputError(f"{path}: {_first_problem(error)}") from error
+
+    def with_overrides(self, overrides: list[str] | tuple[str, ...]) -> "Config":
+        """These settings with some replaced. Raises InputError that names --set and the field."""
+        values = self.model_dump(mode="json")
+        for override in overrides:
+            _override(values, override)
+        try:
+            return self._from_values(values)
+        except ValidationError as error:
+            raise InputError(f"--set: {_first_problem(error)}") from error
+
+    @classmethod
+    def _from_values(cls, values: dict[str, Any]) -> "Config":
+        # By way of JSON, whose lists are tuples to pydantic even where it takes types at their word.
+        return cls.model_validate_json(json.dumps(values, default=str))
 
     @classmethod
     def from_json(cls, text: str, source: str | Path) -> "Config":
@@ -233,8 +249,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not (equals and dot):
         raise InputError(f"--set {override}: want section.field=value, as in training.batch_size=8")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+        (value,) = tomllib.loads(f"value = {text}").values()
+    except ValueError as error:  # not TOML, or more than one line of it
         raise InputError(f"--set {override}: {text!r} is not a TOML value (text needs quotes)") from error
     values.setdefault(section, {})[field] = value
 

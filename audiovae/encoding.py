@@ -1,5 +1,6 @@
 """A dataset of recordings to a dataset of latents and back: one file each, in the same folders, resumable."""
 
+import errno
 import json
 import os
 from collections import Counter
@@ -96,14 +97,14 @@ def encode_dataset(
     progress(len(done), len(recordings))
     try:
         for count, one in enumerate(todo, start=len(done) + 1):
+            _make_folder((dataset / one.name).parent)
             try:
-                latents = codec.encode(one.path)
-            except (InputError, OSError) as error:
-                failures.append(Failure(str(one.path), str(error).removeprefix(f"{one.path}: ")))
-            else:
-                _make_folder((dataset / one.name).parent)
-                latents.save(dataset / one.name, force=True)
+                codec.encode(one.path).save(dataset / one.name, force=True)
                 written.append(str(one.path))
+            except (InputError, OSError) as error:
+                if _is_of_dataset(error):
+                    raise
+                failures.append(Failure(str(one.path), str(error).removeprefix(f"{one.path}: ")))
             progress(count, len(recordings))
     finally:
         # An interrupted run has failures to tell of too.
@@ -165,13 +166,23 @@ def _is_done(recording: Named, target: Path, fingerprint: str) -> bool:
     if not target.is_file():
         return False
     try:
-        made_by = Latents.load(target).checkpoint
+        there = Latents.load(target)
     except InputError:
         return False  # damaged: it is made again
-    if made_by != fingerprint:
-        reason = f"holds latents of checkpoint {made_by}, this one is {fingerprint} (use --force to encode them again)"
-        raise InputError(f"{target}: {reason}")
+    if there.checkpoint != fingerprint:
+        made = f"holds latents of checkpoint {there.checkpoint}, this one is {fingerprint}"
+        raise InputError(f"{target}: {made} (use --force to encode them again)")
+    # The same file may be given from another folder: one path then ends in the other.
+    shorter, longer = sorted((Path(there.source).parts, recording.path.parts), key=len)
+    if longer[-len(shorter) :] != shorter:
+        raise InputError(f"{target}: holds latents of {there.source}, not of {recording.path} (--force replaces them)")
     return target.stat().st_mtime_ns >= recording.path.stat().st_mtime_ns
+
+
+def _is_of_dataset(error: Exception) -> bool:
+    """Whether the disk refused the latents, as it would all others; a name that is too long is one recording's."""
+    refusal = error.__cause__
+    return isinstance(refusal, OSError) and refusal.errno != errno.ENAMETOOLONG
 
 
 def _make_folder(folder: Path) -> None:

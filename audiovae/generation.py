@@ -21,7 +21,7 @@ class HasPrior(Protocol):
     """What generation needs of a ``Codec``."""
 
     @property
-    def prior(self) -> Prior | None: ...
+    def prior(self) -> Prior: ...
     @property
     def config(self) -> Config: ...
     @property
@@ -42,13 +42,11 @@ def generate(
     The same ``seed`` and ``index`` always give the same sound; another index gives another. A new sound gets the
     level that the model sees every recording at. A variation keeps the recording's length, channels, sample rate
     and level; ``amount`` says how far it goes: 0 is the recording's latents exactly, 1 a pure sample of the prior.
-    Raises InputError for values out of range, a codec without a prior, and a recording of another model.
+    Raises InputError for values out of range, and a recording of another model.
     """
-    if codec.prior is None:
-        raise InputError(f"checkpoint {codec.fingerprint}: has no prior, so it can't generate")
     generator = _generator(seed, index)
     if like is not None:
-        return _variation(codec, codec.prior, like, amount, generator, name=f"seed={seed}, index={index}")
+        return _variation(codec, like, amount, generator, name=f"seed={seed}, index={index}")
     shortest, longest = DURATION_RANGE_SECONDS
     if not shortest <= duration_seconds <= longest:
         raise InputError(f"duration {duration_seconds:g}: must be {shortest:g} to {longest:g} seconds")
@@ -75,7 +73,7 @@ def _generator(seed: int, index: int) -> torch.Generator:
 
 
 def _variation(
-    codec: HasPrior, prior: Prior, like: Latents, amount: float | int, generator: torch.Generator, *, name: str
+    codec: HasPrior, like: Latents, amount: float | int, generator: torch.Generator, *, name: str
 ) -> Latents:
     if not 0 <= amount <= 1:
         raise InputError(f"amount {amount:g}: must be 0 to 1")
@@ -84,6 +82,7 @@ def _variation(
             f"{like.source or 'latents'}: encoded by checkpoint {like.checkpoint}, but this one is {codec.fingerprint}"
         )
     # One sample for all channels, so that a stereo image holds.
+    prior = codec.prior
     sample = prior.sample(like.latent_frames, count=1, generator=generator)
     mean = _vary(like.mean, sample.to(like.mean), prior.mean.to(like.mean)[:, None], amount) if amount else like.mean
     return replace(like, mean=mean, logvar=None, source=f"generate(like={like.source}, amount={amount:g}, {name})")

@@ -97,6 +97,8 @@ def _panel(level_db: Float[Tensor, "n_bands frames"], top_db: float, width: int)
 def _write_title(picture: Image.Image, title: str, note: str) -> None:
     draw = ImageDraw.Draw(picture)
     width = picture.width - 2 * 16
+    # File names may hold newlines, and bytes that are no text.
+    title = "".join(character if character.isprintable() else "?" for character in title)
     font = ImageFont.load_default(17)
     while draw.textlength(title, font) > width and len(title) > 4:
         title = title[:-4].rstrip() + "..."

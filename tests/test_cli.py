@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from tiny_codec import save_tiny
 from typer.testing import CliRunner, Result
 
 from audiovae import __version__, alignment, codec, interpolation
+from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio
 from audiovae.cli import app, options
 from audiovae.encoding import SUFFIX
@@ -220,6 +221,9 @@ def test_a_curve_makes_one_file_that_starts_as_one_clip_and_ends_as_the_other(
         (("--weight", 0.5, "--curve", "0:0,1:1"), "only one of these can be given"),
         (("--steps", 1), "greater than or equal to 2"),
         (("--weight", 0.5, "--weight", 0.5), "the same one is given twice"),
+        (("--weight", "nan"), "must be -100 to 100"),
+        (("--weight", 1e300), "must be -100 to 100"),
+        (("--curve", "0:0,half:1"), "'half:1' is not time:weight"),
         (("--path", "round"), "round"),
         (("--nonsense",), "No such option"),
     ],
@@ -298,6 +302,38 @@ def test_an_interrupt_is_told_in_one_line(
     words = ("--checkpoint", checkpoint, "--out", tmp_path / "out")
     assert refuse("interpolate", clips / "a.wav", clips / "b.wav", *words, code=130) == "interrupted"
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_before_there_are_commands_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("audiovae.cli.main", interrupt)
+    with pytest.raises(SystemExit) as end:
+        start()
+    assert (end.value.code, capsys.readouterr()) == (130, ("", "audiovae: interrupted\n"))
+
+
+def test_a_signal_to_end_leaves_nothing_half_made(checkpoint: Path, tmp_path: Path) -> None:
+    words = (sys.executable, "-m", "audiovae", "generate", "--duration", "3000", "--checkpoint", str(checkpoint))
+    process = subprocess.Popen([*words, "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".audiovae-*")) and process.poll() is None:
+        os.sched_yield()
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "audiovae: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_stay_when_nobody_reads_what_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = ("generate", "--count", "1", "--duration", "0.1", "--checkpoint", str(checkpoint), "--out", str(tmp_path))
+    with os.fdopen(write, "w") as nobody:
+        subprocess.run([sys.executable, "-m", "audiovae", *words], stdout=nobody, check=False)
+    assert names(tmp_path) == ["00.wav", "generate.json", "generate.png"]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -452,13 +488,8 @@ def test_wrong_usage_of_generate(clips: Path, tmp_path: Path) -> None:
     assert "missing" in misuse("generate", *out, "--amount", 0.5)
     assert "as long as --like" in misuse("generate", *out, "--like", clips / "a.wav", "--duration", 3)
     assert "greater than or equal to 1" in misuse("generate", *out, "--count", 0)
-    assert refuse("generate", *out, "--duration", 0, "--checkpoint", "x").startswith("x: no such file")
-
-
-def test_generate_refuses_durations_out_of_range(checkpoint: Path, tmp_path: Path) -> None:
-    line = refuse("generate", "--out", tmp_path / "out", "--duration", -1, "--checkpoint", checkpoint)
-    assert line == "duration -1: must be 0.05 to 3600 seconds"
-    assert not list(tmp_path.iterdir())
+    for seconds in (0, -1, 4000, "nan"):
+        assert "0.05 to 3600 seconds" in misuse("generate", *out, "--duration", seconds)
 
 
 def test_info_says_what_a_checkpoint_is(checkpoint: Path) -> None:
@@ -633,7 +664,9 @@ def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music:
     words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")
     result = call(*words, run, "--from", start)
     assert result.exit_code == 0, result.stderr
-    assert "its spectrogram.n_bands is 256" in refuse(*words, tmp_path / "other", "--from", "bundled")
+    assert "bundled: its spectrogram.n_bands is 256, not 64: " in refuse(
+        *words, tmp_path / "other", "--from", "bundled"
+    )
     assert "leave out CONFIG, --out and --from" in misuse("train", "--resume", run, "--from", start)
 
 
@@ -687,6 +720,8 @@ def test_overrides_of_a_resumed_run_are_checked(quick: Path, music: Path, tmp_pa
     assert again.config == run.config.model_copy(update={"training": run.config.training.model_copy(update=changed)})
     assert (again.data, again.resumed) == (music, True)
     assert refuse("train", "--resume", run.folder, "--set", "training.steps=0").startswith("--set: training.steps: ")
+    other = refuse("train", "--resume", run.folder, "--set", "model.latent_channels=9")
+    assert other.startswith(f"{run.folder}: its model.latent_channels is 8, not 9: ")
     (run.folder / "config.json").write_text("{")
     assert refuse("train", "--resume", run.folder).startswith(f"{run.folder}/config.json: config: ")
 
@@ -697,6 +732,18 @@ def test_training_without_its_packages_says_what_to_install(
     monkeypatch.setattr(training, "find_spec", lambda name: None if name == "tensorboard" else object())
     line = refuse("train", quick, "--data", music, "--out", tmp_path / "run")
     assert line == "training needs more packages: pip install 'audiovae[train]'"
+
+
+def test_no_path_is_refused_by_anything_but_our_own_words() -> None:
+    paths = [
+        option
+        for command in app.registered_commands
+        for annotation in get_type_hints(command.callback, include_extras=True).values()
+        if "Path" in str(get_args(annotation)[:1])
+        for option in annotation.__metadata__
+    ]
+    assert len(paths) > 15
+    assert not [option.help for option in paths if option.readable]
 
 
 @pytest.mark.parametrize("name", training.bundled_configs())
@@ -729,9 +776,12 @@ def test_file_names_that_are_not_text_work(tmp_path: Path) -> None:
         Audio(tone(), 44100).save(tmp_path / name)
     except OSError:
         pytest.skip("this file system wants UTF-8")
+    Audio(tone(), 44100).save(tmp_path / "two\nlines.wav")
     for arguments in (
         ["reconstruct", name, "--out", os.fsdecode(b"out\xff.wav")],
         ["encode", name, "--out", "latents"],
+        ["generate", "--count", "1", "--like", name, "--out", "like"],
+        ["interpolate", name, "two\nlines.wav", "--steps", "2", "--out", "between"],
         ["reconstruct", os.fsdecode(b"missing\xff.wav"), "--out", "b.wav"],
     ):
         result = subprocess.run(

@@ -198,3 +198,30 @@ def test_nothing_is_decoded_if_another_model_made_one_of_the_files(codec: Codec,
     with pytest.raises(InputError, match=message):
         decode_dataset(codec, files, [tmp_path / f"{index}.wav" for index in range(len(files))])
     assert not list(tmp_path.glob("*.wav"))
+
+
+def test_latents_of_another_recording_are_neither_taken_for_this_one_nor_lost(
+    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        Audio(tone(samples=9000), 44_100).save(tmp_path / folder / "a.wav")
+    dataset = tmp_path / "latents"
+    encode(codec, tmp_path / "one", dataset)
+    with pytest.raises(InputError, match=r"holds latents of .*one/a\.wav, not of .*other/a\.wav \(--force"):
+        encode(codec, tmp_path / "other", dataset)
+    monkeypatch.chdir(tmp_path / "one")  # the same recording under a shorter path
+    assert len(encode(codec, Path("a.wav"), dataset).skipped) == 1
+
+
+def test_a_name_too_long_for_latents_is_one_failure_and_not_the_end(codec: Codec, music: Path, tmp_path: Path) -> None:
+    Audio(tone(samples=9000), 44_100).save(music / f"{'x' * 240}.wav")
+    outcome = encode(codec, music, tmp_path / "latents")
+    assert len(outcome.written) == 3
+    (failure,) = outcome.failures
+    assert failure.source.endswith("x.wav") and "File name too long" in failure.reason
+
+
+def test_a_link_to_a_recording_that_is_gone_is_told(codec: Codec, music: Path, tmp_path: Path) -> None:
+    (music / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    assert [one.reason for one in encode(codec, music, tmp_path / "latents").failures] == ["No such file or directory"]

@@ -121,9 +121,3 @@ def test_variation_moves_both_channels_alike():
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         generate(CODEC, **options)
-
-
-def test_a_codec_without_a_prior_is_refused():
-    codec = SimpleNamespace(prior=None, config=Config(), fingerprint="f00d")
-    with pytest.raises(InputError, match="checkpoint f00d: has no prior, so it can't generate"):
-        generate(codec)

@@ -1,10 +1,12 @@
 """Runs of the tiny model on synthetic sounds: it learns, and whatever happens, nothing is lost or changed."""
 
+import errno
 import json
 import logging
 import math
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audiovae.checkpoint import Facts, load_checkpoint
@@ -29,6 +31,7 @@ from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training import components, loop, state, validation
 from audiovae.training.data import Cache, Segments, open_cache
+from audiovae.training.log import RunLog
 from audiovae.training.loop import AutoencodingStep, Progress, Trainer
 from audiovae.training.validation import fit_prior
 
@@ -382,12 +385,6 @@ class TestNonFinite:
         again.resume()
         assert again.position == state.Position(step=10, skipped_steps=2, skipped_in_a_row=2)
 
-    def test_a_state_from_before_the_counts_were_saved_still_loads(self, cache, whole_run, tmp_path) -> None:
-        save_file(load_file(whole_run / "state.safetensors"), tmp_path / "state.safetensors", {"step": "20"})
-        trainer = trainer_of(cache, tmp_path)
-        trainer.resume()
-        assert trainer.position == state.Position(step=20)
-
     def test_too_many_in_a_row_end_the_run_with_its_name_and_a_hint(self, cache, tmp_path, monkeypatch) -> None:
         poison(monkeypatch, range(6, 20))
         message = (
@@ -459,3 +456,24 @@ class TestTwoProcesses:
             assert torch.equal(first[name], second[name])
             moved = (tensor - before[name]).norm()
             assert (first[name] - tensor).norm() <= 1e-3 * moved + 1e-7, name
+
+
+def test_a_full_disk_is_told_with_the_run_it_stopped(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunLog, "write", refuse)
+    with pytest.raises(InputError, match=f"^{tmp_path}: No space left on device$"):
+        trainer_of(cache, tmp_path).train()
+
+
+def test_an_interrupt_waits_while_workers_start() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        with loop._interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("held")
+        steps.append("after")
+    assert steps == ["held"]

@@ -3,8 +3,11 @@
 import errno
 import io
 import logging
+import signal
 import sys
+import threading
 import warnings
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -79,11 +82,27 @@ def _hush_libraries() -> None:
     ours = logging.StreamHandler()
     ours.setFormatter(logging.Formatter("audiovae: warning: %(message)s"))
     logging.getLogger("audiovae").addHandler(ours)
+    programmers_words = threading.excepthook
+    # A full disk stops a library's writing thread: what it meets there, it hands on to us.
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else programmers_words(args)
+
+
+def _clean_up_when_told_to_stop() -> None:
+    """A closed terminal or a batch system's signal ends a command as Ctrl-C does, so that nothing half-made stays."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        # nohup asks to have SIGHUP ignored, and Windows has none.
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(getattr(signal, name), stop)
 
 
 def main() -> None:
     """The ``audiovae`` command."""
     _hush_libraries()
+    _clean_up_when_told_to_stop()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may hold bytes that are no text; to print them must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -13,8 +13,12 @@ SHOWN_FAILURES = 10
 
 
 def encode(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Recordings, and folders of recordings.")],
-    out: Annotated[Path, typer.Option(metavar="DATASET", help="Folder for the latents; a second run adds to it.")],
+    paths: Annotated[
+        list[Path], options.PathArgument(metavar="PATH...", help="Recordings, and folders of recordings.")
+    ],
+    out: Annotated[
+        Path, options.PathOption(metavar="DATASET", help="Folder for the latents; a second run adds to it.")
+    ],
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Encode again what is done already.")] = False,
@@ -44,7 +48,9 @@ def encode(
 
 
 def decode(
-    latents: Annotated[Path, typer.Argument(metavar="DATASET|FILE", help="A folder of latents files, or one of them.")],
+    latents: Annotated[
+        Path, options.PathArgument(metavar="DATASET|FILE", help="A folder of latents files, or one of them.")
+    ],
     out: options.FolderOption,
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,

@@ -24,18 +24,21 @@ def train(
     config: Annotated[
         str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file, or the name of a bundled config.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of audio files.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder for the run.")] = None,
+    data: Annotated[Path | None, options.PathOption(metavar="DIR", help="Folder of audio files.")] = None,
+    out: Annotated[Path | None, options.PathOption(metavar="RUN", help="Folder for the run.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in training.batch_size=8; repeatable.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run, without CONFIG.")] = None,
+    resume: Annotated[Path | None, options.PathOption(metavar="RUN", help="Continue this run, without CONFIG.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the decoded audio.", show_default="RUN/../cache")
+        Path | None,
+        options.PathOption(metavar="DIR", help="Folder for the decoded audio.", show_default="RUN/../cache"),
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Start from this checkpoint; bundled is the one in the package."),
+        options.PathOption(
+            "--from", metavar="FILE", help="Start from this checkpoint; bundled is the one in the package."
+        ),
     ] = None,
     device: options.DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in RUN.")] = False,
@@ -60,7 +63,7 @@ def train(
 
 def info(
     checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="[CHECKPOINT]", help="A checkpoint.", show_default="the bundled one")
+        Path | None, options.PathArgument(metavar="[CHECKPOINT]", help="A checkpoint.", show_default="the bundled one")
     ] = None,
     as_json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -72,8 +75,7 @@ def info(
 
     loaded = load_checkpoint(checkpoint or BUNDLED_CHECKPOINT)
     facts, report = _facts(loaded), Report(as_json=as_json, quiet=quiet)
-    if report.chatty:
-        _print_table(facts)
+    _say_table(facts, report)
     report.finish(f"read {loaded.source}: fingerprint {loaded.fingerprint}", facts)
 
 
@@ -182,16 +184,10 @@ def _facts(loaded: "Checkpoint") -> dict[str, Any]:
     }
 
 
-def _print_table(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def _say_table(facts: dict[str, Any], report: Report) -> None:
     shown = {name: value for name, value in facts.items() if name != "metrics"} | facts["metrics"]
-    shown["file_bytes"] = f"{facts['file_bytes']:,}"
-    shown["parameters"] = f"{facts['parameters']:,}"
-    table = Table(show_header=False, box=None)
+    shown |= {"file_bytes": f"{facts['file_bytes']:,}", "parameters": f"{facts['parameters']:,}"}
+    width = max(map(len, shown)) + 2
     for name, value in shown.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(Text(name.replace("_", " "), style="bold"), Text(text or "not stated"))
-    Console().print(table)
+        report.say(f"{name.replace('_', ' '):{width}}{text or 'not stated'}")

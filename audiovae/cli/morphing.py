@@ -8,6 +8,7 @@ import typer
 from audiovae.cli import options
 from audiovae.cli.report import Report, names
 from audiovae.cli.results import result_folder
+from audiovae.errors import InputError
 from audiovae.json_text import to_json
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from audiovae.latents import Latents
 
 DEFAULT_STEPS = 9
+LARGEST_WEIGHT = 100.0
+"""Of either sign; far less is noise already."""
 
 
 def interpolate(
-    clips: Annotated[list[Path], typer.Argument(metavar="A B [C D ...]", help="Two or more recordings.")],
+    clips: Annotated[list[Path], options.PathArgument(metavar="A B [C D ...]", help="Two or more recordings.")],
     out: options.FolderOption,
     steps: Annotated[
         int | None, typer.Option(min=2, help="Files along the path, its two ends included.", show_default="9")
@@ -50,8 +53,12 @@ def interpolate(
         # Parsed again later: a mistyped one is refused before any work.
         from audiovae.interpolation import Curve
 
-        Curve.parse(curve)
+        try:
+            Curve.parse(curve)
+        except InputError as error:
+            raise typer.BadParameter(str(error), param_hint="--curve") from error
     with result_folder(out, [*files, *joined, "path.png", "path.json"], force=force) as folder:
+        from audiovae.cli.sound_folder import say_gains
         from audiovae.codec import load
 
         codec = load(checkpoint, device=device)
@@ -59,6 +66,7 @@ def interpolate(
         sounds = _sounds(codec, inputs, files, weight, curve, path=path, fit=fit)
         facts = {"path": path, "fit": fit, "quality": quality, "format": format}
         facts = _write(codec, inputs, sounds, folder, settings=facts, joined=joined, report=report)
+    say_gains(report, facts["files"])
     shown = ", ".join([names(files), *joined, "path.png", "path.json"])
     report.finish(f"wrote {out}: {shown}", facts | {"written": [str(out / file) for file in facts["written"]]})
 
@@ -75,6 +83,8 @@ def _file_names(
         if clips > 2:
             raise typer.BadParameter("goes between two recordings only", param_hint="--curve")
         return [f"curve.{suffix}"]
+    if weights and not all(abs(one) <= LARGEST_WEIGHT for one in weights):
+        raise typer.BadParameter(f"must be -{LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}", param_hint="--weight")
     if weights and clips > 2:
         if len(weights) != clips:
             raise typer.BadParameter(f"{len(weights)} given for {clips} recordings", param_hint="--weight")
@@ -90,6 +100,7 @@ def _file_names(
 
 def _number(value: float) -> str:
     """Two digits, or as many as it takes to tell it from others."""
+    value += 0.0  # -0 is 0
     return f"{value:.2f}" if float(f"{value:.2f}") == value else f"{value!r}"
 
 
@@ -152,7 +163,7 @@ def _write(
     report: Report,
 ) -> dict[str, Any]:
     """Writes all files of the folder and returns what path.json says."""
-    from audiovae.cli.sound_folder import describe, describe_codec, describe_input, say_gains, write_sounds
+    from audiovae.cli.sound_folder import describe, describe_codec, describe_input, write_sounds
     from audiovae.interpolation import join
 
     quality = settings["quality"]
@@ -163,7 +174,6 @@ def _write(
         whole = join([sound.latents for sound in sounds], config=codec.config)
         gain_db = codec.save(whole, folder / name, quality=quality)
         files.append({"name": name} | describe(whole) | {"gain_db": gain_db})
-    say_gains(report, files)
     written = [file["name"] for file in files] + ["path.png", "path.json"]
     made_from = {"inputs": [describe_input(one) for one in inputs], "settings": settings}
     facts = describe_codec(codec) | made_from | {"files": files, "written": written}

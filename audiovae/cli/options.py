@@ -1,5 +1,6 @@
 """The options that several commands have in common."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, no_type_check
 
@@ -13,6 +14,10 @@ Fit = Literal["stretch", "loop", "trim"]
 Format = Literal["wav", "flac", "ogg", "mp3"]
 
 
+# A path that can't be read is told by whoever reads it, in one line: to typer it would be wrong usage.
+PathArgument, PathOption = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
+
+
 @no_type_check  # what typer hands over as its Context is none to isinstance
 def _remember_debug(context: typer.Context, wanted: bool) -> bool:
     context.meta["debug"] = wanted
@@ -20,12 +25,12 @@ def _remember_debug(context: typer.Context, wanted: bool) -> bool:
 
 
 CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", metavar="FILE", help="Model to use.", show_default="the bundled one")
+    Path | None, PathOption("--checkpoint", metavar="FILE", help="Model to use.", show_default="the bundled one")
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto: on CUDA if there is one.")]
 QualityOption = Annotated[Quality, typer.Option("--quality", help="Effort that the reconstruction of phase takes.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of the audio files.")]
-FolderOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results; made if missing.")]
+FolderOption = Annotated[Path, PathOption("--out", metavar="DIR", help="Folder for the results; made if missing.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files of the same name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress; print only the last line.")]

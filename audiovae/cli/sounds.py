@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from audiovae.codec import Codec
 
 DEFAULT_SECONDS, DEFAULT_AMOUNT = 4.0, 0.3
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.05, 3600.0  # as in generation, which is too heavy to import for this
 
 
 def reconstruct(
-    recording: Annotated[Path, typer.Argument(metavar="IN", help="A recording.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Audio file to write: .wav, .flac, .ogg or .mp3.")],
+    recording: Annotated[Path, options.PathArgument(metavar="IN", help="A recording.")],
+    out: Annotated[Path, options.PathOption(metavar="FILE", help="Audio file to write: .wav, .flac, .ogg or .mp3.")],
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
     quality: options.QualityOption = "standard",
@@ -49,7 +50,7 @@ def generate(
         float | None, typer.Option(help="Seconds of each; with --like it is the clip's.", show_default="4")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other sounds.")] = 0,
-    like: Annotated[Path | None, typer.Option(metavar="CLIP", help="Make variations of this recording.")] = None,
+    like: Annotated[Path | None, options.PathOption(metavar="CLIP", help="Make variations of this recording.")] = None,
     amount: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="How far from it: 0 is its reconstruction, 1 a new sound.", show_default="0.3"),
@@ -69,9 +70,11 @@ def generate(
     files = [f"{index:0{width}}.{format}" for index in range(count)]
     report = Report(as_json=as_json, quiet=quiet)
     with result_folder(out, [*files, "generate.png", "generate.json"], force=force) as folder:
+        from audiovae.cli.sound_folder import say_gains
         from audiovae.codec import load
 
         facts = _generate(load(checkpoint, device=device), files, folder, settings, report)
+    say_gains(report, facts["files"])
     facts |= {"written": [str(out / file) for file in facts["written"]]}
     report.finish(f"wrote {out}: {names(files)}, generate.png, generate.json", facts)
 
@@ -81,7 +84,11 @@ def _settings(duration: float | None, like: Path | None, amount: float | None, s
     if like is None:
         if amount is not None:
             raise typer.BadParameter("says how far to go from --like, which is missing", param_hint="--amount")
-        return {"seed": seed, "duration_seconds": DEFAULT_SECONDS if duration is None else duration}
+        seconds = DEFAULT_SECONDS if duration is None else duration
+        if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+            limits = f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} seconds"
+            raise typer.BadParameter(f"must be {limits}", param_hint="--duration")
+        return {"seed": seed, "duration_seconds": seconds}
     if duration is not None:
         raise typer.BadParameter("a variation is as long as --like", param_hint="--duration")
     return {"seed": seed, "like": str(like), "amount": DEFAULT_AMOUNT if amount is None else amount}
@@ -91,7 +98,7 @@ def _generate(
     codec: "Codec", files: list[str], folder: Path, settings: dict[str, Any], report: Report
 ) -> dict[str, Any]:
     """Writes all files of the folder and returns what generate.json says."""
-    from audiovae.cli.sound_folder import Sound, describe_codec, say_gains, write_sounds
+    from audiovae.cli.sound_folder import Sound, describe_codec, write_sounds
     from audiovae.generation import generate as draw
 
     wanted = {name: settings[name] for name in ("seed", "duration_seconds", "amount") if name in settings}
@@ -111,7 +118,6 @@ def _generate(
             quality=settings["quality"],
             advance=advance,
         )
-    say_gains(report, made)
     written = [*files, "generate.png", "generate.json"]
     facts = describe_codec(codec) | {"settings": settings, "files": made, "written": written}
     (folder / "generate.json").write_text(to_json(facts, indent=2) + "\n", encoding="utf-8")

@@ -112,7 +112,7 @@ def _fingerprint(folder: Path, paths: list[Path], config: Config) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_FORMAT, config.spectrogram.sample_rate]).encode())
     for path in paths:
         try:
-            status = path.stat()
+            status = path.stat() if path.exists() else path.lstat()
         except OSError as error:
             raise InputError(f"{path}: can't be read: {error.strerror}") from error
         facts = f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0"

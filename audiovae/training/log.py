@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from audiovae.errors import InputError
 from audiovae.json_text import to_json
 from audiovae.whole_file import whole_file
 
@@ -23,20 +22,20 @@ class RunLog:
         self.board = SummaryWriter(str(run / BOARD_FOLDER), purge_step=first_step + 1)
 
     def write(self, step: int, row: Mapping[str, object], *, curves: Mapping[str, float]) -> None:
-        """Adds a row to the file, and the curves' next points to TensorBoard; raises InputError if the disk refuses.
+        """Adds a row to the file, and the curves' next points to TensorBoard; raises OSError if the disk refuses.
 
         JSON knows no NaN and no infinity: such numbers become null.
         """
-        try:
-            with self._rows.open("a", encoding="utf-8") as rows:
-                rows.write(to_json({"step": step, **row}) + "\n")
-        except OSError as error:
-            raise InputError(f"{self._rows}: can't be written: {error.strerror or error}") from error
+        with self._rows.open("a", encoding="utf-8") as rows:
+            rows.write(to_json({"step": step, **row}) + "\n")
         for name, value in curves.items():
             if math.isfinite(value):
                 self.board.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Writes out what TensorBoard still holds back."""
         self.board.close()
 

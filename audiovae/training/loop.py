@@ -3,8 +3,10 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Generator
-from contextlib import closing
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -95,26 +97,32 @@ class Trainer:
 
         Raises InputError if it is interrupted, too many steps in a row aren't finite, or the disk refuses.
         """
-        training, result = self.config.training, None
-        log = RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else None
         try:
-            if self.position == Position() and not self.tunes:
-                fit_components(self.vae, self.spectrogram, self.cache)
-                self.ema.components.load_state_dict(self.vae.components.state_dict())
-            with closing(self._batches()) as batches:
-                for waveform in batches:
-                    losses = self._step(waveform)
-                    if log and self._due(training.log_every):
-                        watch(self._log(log, losses))
-                    if self._due(training.validate_every):
-                        result = self._validate(log)
-                    if self._due(training.checkpoint_every):
-                        self._save_state()
+            with self._log_of_this_process() as log:
+                if self.position == Position() and not self.tunes:
+                    fit_components(self.vae, self.spectrogram, self.cache)
+                    self.ema.components.load_state_dict(self.vae.components.state_dict())
+                return self._train(log, watch)
         except KeyboardInterrupt:
             raise InputError(self._interrupted()) from None
-        finally:
-            if log:
-                log.close()
+        except OSError as error:
+            raise InputError(f"{error.filename or self.run}: {error.strerror or error}") from error
+
+    def _log_of_this_process(self) -> AbstractContextManager[RunLog | None]:
+        """Only the first process writes."""
+        return RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else nullcontext()
+
+    def _train(self, log: RunLog | None, watch: Callable[[Progress], None]) -> Validation | None:
+        training, result = self.config.training, None
+        with closing(self._batches()) as batches:
+            for waveform in batches:
+                losses = self._step(waveform)
+                if log and self._due(training.log_every):
+                    watch(self._log(log, losses))
+                if self._due(training.validate_every):
+                    result = self._validate(log)
+                if self._due(training.checkpoint_every):
+                    self._save_state()
         return result
 
     def _due(self, every: int) -> bool:
@@ -146,7 +154,10 @@ class Trainer:
             multiprocessing_context="spawn" if workers else None,
             pin_memory=accelerator.device.type == "cuda",
         )
-        for waveform in loader:
+        with _interrupts_held():
+            # The workers inherit this: Ctrl-C is the training process's to answer, and it ends them.
+            batches = iter(loader)
+        for waveform in batches:
             yield waveform.to(accelerator.device, non_blocking=True)
 
     def _step(self, waveform: Float[Tensor, "batch samples"]) -> Losses:
@@ -224,8 +235,7 @@ class Trainer:
             return None
         step = self.position.step
         validation = validate(self.ema, self.spectrogram, self.cache, log.board, step=step)
-        metrics = {"error_db": validation.error_db, "active_units": float(validation.active_units)}
-        curves = {f"validation/{name}": value for name, value in (metrics | {"kl": validation.kl}).items()}
+        curves = {f"validation/{name}": float(getattr(validation, name)) for name in ("error_db", "active_units", "kl")}
         log.write(step, {"validation": asdict(validation) | {"collapsed": validation.collapsed}}, curves=curves)
         log.board.flush()
         if validation.collapsed:
@@ -248,6 +258,25 @@ class Trainer:
             path = self.run / STATE_FILE
             save_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer, position=self.position)
         self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C; this one is told afterwards. Windows, which can't, does without."""
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # The mask is for the children; another thread of ours may still take the signal, hence the handler.
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, usual)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _parameter_groups(vae: VAE, weight_decay: float) -> list[dict[str, object]]:

@@ -95,7 +95,9 @@ def new_run(
     Raises InputError for a config, checkpoint or folder that can't be used. Only ``train`` changes anything on disk.
     """
     settings = Config.from_toml(find_config(config), overrides)
-    checkpoint = _matching_checkpoint(start, settings, config) if start else None
+    checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start) if start else None
+    if checkpoint:
+        _refuse_another_model(settings, checkpoint.config, str(start))
     if not data.is_dir():
         raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
@@ -113,7 +115,9 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: not a run that can be resumed: {_reason(error)}") from error
     config = Config.from_json(text, folder / CONFIG_FILE)
-    return Run(folder, _overridden(config, overrides), data, cache, resumed=True)
+    settings = config.with_overrides(overrides)
+    _refuse_another_model(settings, config, f"{folder}")
+    return Run(folder, settings, data, cache, resumed=True)
 
 
 def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
@@ -151,17 +155,16 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _matching_checkpoint(path: Path, settings: Config, name: str) -> Checkpoint:
-    """Tuning changes weights only: the config must describe the checkpoint's model, not be ignored."""
-    checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if path == Path("bundled") else path)
+def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
+    """Training on changes weights only: settings that ask for another model must not be ignored."""
     for section in ("spectrogram", "model"):
-        wanted, there = getattr(settings, section), getattr(checkpoint.config, section)
-        for field in type(wanted).model_fields:
-            if getattr(wanted, field) != getattr(there, field):
+        ours, theirs = getattr(wanted, section), getattr(there, section)
+        for field in type(ours).model_fields:
+            if getattr(ours, field) != getattr(theirs, field):
                 raise InputError(
-                    f"{path}: its {section}.{field} is {getattr(there, field)}, {name} says {getattr(wanted, field)}"
+                    f"{source}: its {section}.{field} is {getattr(theirs, field)}, not {getattr(ours, field)}: "
+                    "another model must be trained from the start"
                 )
-    return checkpoint
 
 
 def _refuse_used(folder: Path) -> None:
@@ -192,19 +195,6 @@ def _prepare_folder(run: Run) -> None:
 def _write_whole(path: Path, text: str) -> None:
     with whole_file(path, force=True) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _overridden(config: Config, overrides: list[str]) -> Config:
-    """The config with some fields replaced. Every JSON value in it is a TOML value too."""
-    kept = [
-        f"{section}.{field}={json.dumps(value)}"
-        for section, fields in config.model_dump(mode="json").items()
-        for field, value in fields.items()
-    ]
-    try:
-        return Config.from_toml(os.devnull, kept + overrides)
-    except InputError as error:
-        raise InputError(str(error).replace(f"{os.devnull}:", "--set:", 1)) from error
 
 
 def _require_packages() -> None:

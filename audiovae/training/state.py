@@ -4,7 +4,7 @@ Data order, augmentation and posterior noise are functions of seed and step, so 
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -45,8 +45,7 @@ def load_state(path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch
     """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file."""
     tensors, header = read_tensors(path, kind="state of a run")
     try:
-        skipped = (int(header.get(name, 0)) for name in ("skipped_steps", "skipped_in_a_row"))
-        position = Position(int(header["step"]), *skipped)
+        position = Position(**{field.name: int(header[field.name]) for field in fields(Position)})
         model.load_state_dict(with_prefix(tensors, "model."))
         ema.load_state_dict(with_prefix(tensors, "ema."))
         _restore_moments(optimizer, with_prefix(tensors, "optimizer."))

@@ -1,0 +1,42 @@
+"""Reading through soundfile where it needs care: MP3 read in pieces, and what its decoder says on its own."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import soundfile
+
+
+class Forward(soundfile.SoundFile):
+    """Is read onwards only: soundfile's seek after each read loses MP3's bit reservoir, which is heard as glitches."""
+
+    def seekable(self) -> bool:
+        """No, whatever the file."""
+        return False
+
+    def read(self, *arguments: Any, **options: Any) -> np.ndarray:
+        """The next samples."""
+        with quiet_mp3(self.format):
+            return super().read(*arguments, **options)
+
+
+_MUTED = threading.Lock()
+
+
+@contextmanager
+def quiet_mp3(format: str) -> Iterator[None]:
+    """Keeps what libmpg123 tells of damage from stderr, where it writes behind Python's back: our words say it."""
+    if format != "MP3":
+        yield
+        return
+    with _MUTED, open(os.devnull, "wb") as nowhere:
+        stderr = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
