@@ -4,7 +4,6 @@ The public names are loaded when they are first used, so that importing the pack
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from audiovae.interpolation import interpolate
     from audiovae.latents import Latents
 
-__version__ = version("audiovae")
+    __version__: str
 
 _HOMES = {
     "Audio": "audio",
@@ -33,6 +32,8 @@ __all__ = ["Audio", "Codec", "Config", "InputError", "Latents", "__version__", "
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("audiovae")
     if name not in _HOMES:
         raise AttributeError(f"module 'audiovae' has no attribute {name!r}")
     return getattr(import_module(f"audiovae.{_HOMES[name]}"), name)

@@ -133,3 +133,13 @@ def test_inversion_of_real_music_is_better_from_hybrid_bands_than_from_mels(clip
 def test_too_many_bands_are_refused():
     with pytest.raises(ValueError, match="n_bands 1100 is more than the 1024 bins"):
         band_bank(SpectrogramConfig(n_bands=1100))
+
+
+@pytest.mark.gpu
+def test_on_cuda_bands_and_their_inversion_are_the_cpus():
+    on_cpu, on_cuda = Spectrogram(CONFIG), Spectrogram(CONFIG).to("cuda")
+    bands = on_cpu(music())
+    torch.testing.assert_close(on_cuda(music().cuda()).cpu(), bands, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        on_cuda.magnitude(bands[0].cuda()).cpu(), on_cpu.magnitude(bands[0]), atol=1e-3, rtol=1e-2
+    )

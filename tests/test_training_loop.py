@@ -84,9 +84,9 @@ def cache(sounds_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cach
     return cache
 
 
-def trainer_of(cache: Cache, run: Path, *overrides: str) -> Trainer:
+def trainer_of(cache: Cache, run: Path, *overrides: str, device: str = "cpu") -> Trainer:
     run.mkdir(exist_ok=True)
-    return Trainer(config_of(*overrides), cache, run, device="cpu", facts=Facts(data="synthetic"))
+    return Trainer(config_of(*overrides), cache, run, device=device, facts=Facts(data="synthetic"))
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +477,21 @@ def test_an_interrupt_waits_while_workers_start() -> None:
             steps.append("held")
         steps.append("after")
     assert steps == ["held"]
+
+
+@pytest.mark.gpu
+def test_on_cuda_in_bf16_it_learns_what_the_cpu_learns(cache: Cache, whole_run: Path, tmp_path: Path) -> None:
+    result = trainer_of(cache, tmp_path, "training.mixed_precision='bf16'", device="cuda").train()
+    on_cpu = [row["validation"] for row in rows_of(whole_run) if "validation" in row][-1]
+    assert result is not None
+    assert result.error_db == pytest.approx(on_cpu["error_db"], abs=0.5)
+    assert load_checkpoint(tmp_path / "model.safetensors").facts.step == 20
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_stopped_run_goes_on(cache: Cache, tmp_path: Path) -> None:
+    trainer_of(cache, tmp_path, "training.steps=10", device="cuda").train()
+    again = trainer_of(cache, tmp_path, device="cuda")
+    again.resume()
+    assert again.position.step == 10
+    assert again.train() is not None

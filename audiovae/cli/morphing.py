@@ -163,7 +163,7 @@ def _write(
     report: Report,
 ) -> dict[str, Any]:
     """Writes all files of the folder and returns what path.json says."""
-    from audiovae.cli.sound_folder import describe, describe_codec, describe_input, write_sounds
+    from audiovae.cli.sound_folder import describe_codec, describe_file, describe_input, write_sounds
     from audiovae.interpolation import join
 
     quality = settings["quality"]
@@ -173,7 +173,7 @@ def _write(
     for name in joined:
         whole = join([sound.latents for sound in sounds], config=codec.config)
         gain_db = codec.save(whole, folder / name, quality=quality)
-        files.append({"name": name} | describe(whole) | {"gain_db": gain_db})
+        files.append({"name": name} | describe_file(whole, folder / name, gain_db))
     written = [file["name"] for file in files] + ["path.png", "path.json"]
     made_from = {"inputs": [describe_input(one) for one in inputs], "settings": settings}
     facts = describe_codec(codec) | made_from | {"files": files, "written": written}

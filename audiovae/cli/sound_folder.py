@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audiovae.audio import AudioFile
 from audiovae.cli.report import Advance, Report
 from audiovae.codec import Codec
 from audiovae.config import SpectrogramConfig
@@ -46,8 +47,8 @@ def write_sounds(
         gain_db = codec.save(sound.latents, folder / sound.name, quality=quality)
         spectrogram = codec.spectrogram_of(sound.latents)
         distance = None if previous is None else distance_db(previous, spectrogram, codec.config.spectrogram)
-        facts = sound.facts | describe(sound.latents) | {"gain_db": gain_db, "distance_to_previous_db": distance}
-        measured.append({"name": sound.name} | facts)
+        facts = sound.facts | describe_file(sound.latents, folder / sound.name, gain_db)
+        measured.append({"name": sound.name} | facts | {"distance_to_previous_db": distance})
         panels.append(shortened(spectrogram.mean(0), factor))
         previous = spectrogram
         advance(done, len(sounds))
@@ -83,6 +84,12 @@ def describe(latents: Latents) -> dict[str, Any]:
         "duration_seconds": latents.duration_seconds,
         "level_db": latents.level_db,
     }
+
+
+def describe_file(latents: Latents, path: Path, gain_db: float) -> dict[str, Any]:
+    """What was written: MP3 may have another rate than the latents, and so another number of samples."""
+    file = AudioFile(path)
+    return describe(latents) | {"sample_rate": file.sample_rate, "samples": file.samples, "gain_db": gain_db}
 
 
 def describe_input(latents: Latents) -> dict[str, Any]:
