@@ -121,6 +121,9 @@ class DataConfig(Settings):
     """Length of a training segment, in latent frames."""
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
+    shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    """Share of the segments that is drawn from each of these folders at the top of the data; the rest of it, and all
+    of it by default, is drawn by length: every second of audio is equally likely."""
     gain_db: Annotated[float, Field(ge=0)] = 9.0
     """Segments are made louder or quieter by up to this much."""
     pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
@@ -129,6 +132,12 @@ class DataConfig(Settings):
     """Share of the segments that are resampled."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that draw segments; 0 draws them in the training process."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if sum(self.shares.values()) > 1 + 1e-9:
+            raise ValueError(f"shares add up to {sum(self.shares.values()):g}, more than 1")
+        return self
 
 
 class TrainingConfig(Settings):

@@ -659,6 +659,15 @@ def test_train_makes_a_model_that_the_other_commands_take(quick: Path, music: Pa
     assert "nothing left to do" in work("train", "--resume", run, "--device", "cpu", "--quiet")
 
 
+def test_training_ends_in_time_and_says_how_it_goes_on(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    last = work("train", quick, "--data", music, "--out", run, "--device", "cpu", "--quiet", "--minutes", 0)
+    assert last == f"{run}: time is up at step 1 of 8, state saved: --resume {run} goes on"
+    result = call("train", "--resume", run, "--device", "cpu", "--json", "--minutes", 60)
+    facts = json.loads(result.stdout)
+    assert (facts["steps"], facts["finished"], facts["written"]) == (8, True, [f"{run}/model.safetensors"])
+
+
 def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music: Path, tmp_path: Path) -> None:
     run, start = tmp_path / "run", save_tiny(tmp_path / "tiny.safetensors")
     words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")

@@ -284,6 +284,21 @@ class TestResume:
         board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
         assert [event.step for event in board.Scalars("training/loss")] == [5, 10, 15, 20]  # step 15 was done twice
 
+    def test_legs_that_time_ends_equal_the_whole_run_bit_for_bit(self, cache, whole_run, tmp_path) -> None:
+        """Whether it ends before, at or after a step that is logged, measured or saved."""
+        for last in (3, 5, 10, 11):
+            leg = trainer_of(cache, tmp_path)
+            if last > 3:
+                leg.resume()
+            answers = iter([False] * (last - leg.position.step - 1) + [True])
+            leg.train(stop=lambda answers=answers: next(answers))
+            assert leg.position.step == last
+        again = trainer_of(cache, tmp_path)
+        again.resume()
+        assert again.position.step == 11
+        again.train(stop=lambda: False)
+        same_run(tmp_path, whole_run)
+
     def test_an_interrupt_before_the_first_state_says_so(self, cache, tmp_path) -> None:
         with pytest.raises(InputError, match=r"interrupted after step 5; no state was saved yet$"):
             trainer_of(cache, tmp_path).train(raising(KeyboardInterrupt(), at=5))

@@ -40,6 +40,10 @@ def train(
             "--from", metavar="FILE", help="Start from this checkpoint; bundled is the one in the package."
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0, help="Save the state and end after this time; --resume goes on."),
+    ] = None,
     device: options.DeviceOption = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in RUN.")] = False,
     as_json: options.JsonOption = False,
@@ -57,7 +61,7 @@ def train(
         run = training.new_run(config, overrides or [], data=data, folder=out, cache=cache, start=start, force=force)
     report = Report(as_json=as_json, quiet=quiet)
     with _watching(run, report) as watch:
-        outcome = training.train(run, device=device, watch=watch)
+        outcome = training.train(run, device=device, watch=watch, minutes=minutes)
     _finish_training(run, outcome, report)
 
 
@@ -149,15 +153,20 @@ def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
     model, last = run.folder / MODEL_FILE, outcome.validation
     facts: dict[str, Any] = {
         "run": str(run.folder),
-        "steps": outcome.steps,
+        "steps": outcome.step,
+        "finished": outcome.is_finished,
         "validation": last and asdict(last) | {"collapsed": last.collapsed},
+        "written": [str(model)] if last else [],
     }
-    if last is None:
-        report.finish(f"{run.folder}: at step {outcome.steps} already, nothing left to do", facts | {"written": []})
-        return
-    data = "held-out" if last.held_out else "training"
-    figures = f"step {outcome.steps}, error on {data} audio {last.error_db:.2f} dB"
-    report.finish(f"wrote {model}: {figures}", facts | {"written": [str(model)]})
+    if not outcome.is_finished:
+        total = run.config.training.steps
+        words = f"time is up at step {outcome.step} of {total}, state saved: --resume {run.folder} goes on"
+        report.finish(f"{run.folder}: {words}", facts)
+    elif last is None:
+        report.finish(f"{run.folder}: at step {outcome.step} already, nothing left to do", facts)
+    else:
+        data = "held-out" if last.held_out else "training"
+        report.finish(f"wrote {model}: step {outcome.step}, error on {data} audio {last.error_db:.2f} dB", facts)
 
 
 def _facts(loaded: "Checkpoint") -> dict[str, Any]:

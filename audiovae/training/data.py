@@ -27,6 +27,7 @@ from audiovae.audio_folder import find_audio
 from audiovae.config import Config, DataConfig
 from audiovae.errors import InputError
 from audiovae.level import LevelMeter
+from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, top_folder
 
 CACHE_FORMAT = 2
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
@@ -39,17 +40,6 @@ PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = "partial-", 3600
 SPLITS = ("train", "valid", "test")
 OnProgress = Callable[[int, int], None]
 """Called with the files that are done, and how many there are."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One audio file in the cache."""
-
-    path: str
-    offset: int
-    samples: int
-    level_db: float
-    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -79,8 +69,28 @@ def open_cache(
     """Opens the cache of an audio folder, decoding the folder first if it is new or has changed.
 
     Several processes may do so at once: each decodes under a name of its own, and what they make is the same.
-    Raises InputError if the folder holds no audio that can be trained on, or the disk is full.
+    A folder of decoded audio is its own cache. Raises InputError if the folder holds no audio that can be trained on,
+    or the disk is full.
     """
+    if is_decoded(folder):
+        audio, decoded = open_decoded(folder, config.spectrogram.sample_rate)
+        skipped = []
+    else:
+        audio, decoded, skipped = _decoded_once(folder, cache_folder, config, progress)
+    files = len(decoded) + len(skipped)
+    # What follows depends on more settings than the decoded audio does, so it is not part of the cache.
+    sources = _with_splits([one for one in decoded if one.samples >= segment_samples(config)], config.data)
+    too_short = f"shorter than a segment ({segment_samples(config) / config.spectrogram.sample_rate:.1f} s)"
+    skipped += [Skipped(one.path, too_short) for one in decoded if one.samples < segment_samples(config)]
+    if not any(source.split == "train" for source in sources):
+        raise InputError(f"{folder}: nothing to train on among its {files} audio files: {_why(sources, skipped)}")
+    _refuse_strange_shares(folder, sources, config.data)
+    return Cache(audio, sources, tuple(skipped))
+
+
+def _decoded_once(
+    folder: Path, cache_folder: Path, config: Config, progress: OnProgress
+) -> tuple[Path, list[Source], list[Skipped]]:
     paths = find_audio(folder)
     if not paths:
         raise InputError(f"{folder}: no audio files in it")
@@ -92,15 +102,14 @@ def open_cache(
         except OSError as error:
             raise InputError(f"{cache_folder}: can't hold the decoded audio: {error.strerror or error}") from error
     content = json.loads(index.read_text(encoding="utf-8"))
-    decoded = [Source(**source) for source in content["sources"]]
-    # What follows depends on more settings than the decoded audio does, so it is not part of the cache.
-    sources = _with_splits([one for one in decoded if one.samples >= segment_samples(config)], config.data)
-    too_short = f"shorter than a segment ({segment_samples(config) / config.spectrogram.sample_rate:.1f} s)"
-    skipped = [Skipped(**item) for item in content["skipped"]]
-    skipped += [Skipped(one.path, too_short) for one in decoded if one.samples < segment_samples(config)]
-    if not any(source.split == "train" for source in sources):
-        raise InputError(f"{folder}: nothing to train on among its {len(paths)} audio files: {_why(sources, skipped)}")
-    return Cache(audio, sources, tuple(skipped))
+    return audio, [Source(**one) for one in content["sources"]], [Skipped(**one) for one in content["skipped"]]
+
+
+def _refuse_strange_shares(folder: Path, sources: tuple[Source, ...], data: DataConfig) -> None:
+    there = {top_folder(source) for source in sources if source.split == "train"}
+    strange = sorted(data.shares.keys() - there)
+    if strange:
+        raise InputError(f"{folder}: data.shares: nothing to train on in a folder {strange[0]}")
 
 
 def _why(sources: tuple[Source, ...], skipped: list[Skipped]) -> str:
@@ -230,12 +239,12 @@ class Segments(Dataset[Float[Tensor, "samples"]]):
         self.level_db = config.spectrogram.level_db
         self.augment: DataConfig | None = config.data if augment else None
         self.seed = config.training.seed
-        self.ends = np.cumsum([source.samples for source in self.sources])
+        self.ends = np.cumsum(drawing_lengths(self.sources, config.data.shares))
         self.audio = cache.audio
 
     def __getitem__(self, index: int) -> Float[Tensor, "samples"]:
         random = np.random.default_rng([self.seed, index])
-        # Long files are drawn more often: every second of audio is equally likely.
+        # Long files are drawn more often: every second of a folder's audio is equally likely.
         source = self.sources[int(np.searchsorted(self.ends, random.integers(self.ends[-1]), side="right"))]
         semitones, gain_db = self._augmentation(random)
         wanted = min(round(self.samples * 2 ** (semitones / 12)), source.samples)

@@ -92,8 +92,13 @@ class Trainer:
         path = self.run / STATE_FILE
         self.position = load_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer)
 
-    def train(self, watch: Callable[[Progress], None] = lambda progress: None) -> Validation | None:
-        """Runs to the last step and returns the last validation; None if no step was left, or another process has it.
+    def train(
+        self, watch: Callable[[Progress], None] = lambda progress: None, *, stop: Callable[[], bool] | None = None
+    ) -> Validation | None:
+        """Runs to the last step and returns the last validation; None if there was none, or another process has it.
+
+        ``stop`` is asked after every step: once it says yes, the state is saved, and a later resume goes on as if
+        nothing had happened.
 
         Raises InputError if it is interrupted, too many steps in a row aren't finite, or the disk refuses.
         """
@@ -102,7 +107,7 @@ class Trainer:
                 if self.position == Position() and not self.tunes:
                     fit_components(self.vae, self.spectrogram, self.cache)
                     self.ema.components.load_state_dict(self.vae.components.state_dict())
-                return self._train(log, watch)
+                return self._train(log, watch, stop)
         except KeyboardInterrupt:
             raise InputError(self._interrupted()) from None
         except OSError as error:
@@ -112,7 +117,9 @@ class Trainer:
         """Only the first process writes."""
         return RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else nullcontext()
 
-    def _train(self, log: RunLog | None, watch: Callable[[Progress], None]) -> Validation | None:
+    def _train(
+        self, log: RunLog | None, watch: Callable[[Progress], None], stop: Callable[[], bool] | None
+    ) -> Validation | None:
         training, result = self.config.training, None
         with closing(self._batches()) as batches:
             for waveform in batches:
@@ -121,9 +128,18 @@ class Trainer:
                     watch(self._log(log, losses))
                 if self._due(training.validate_every):
                     result = self._validate(log)
-                if self._due(training.checkpoint_every):
+                stopping = stop is not None and self._any(stop())
+                if stopping or self._due(training.checkpoint_every):
                     self._save_state()
+                if stopping:
+                    break
         return result
+
+    def _any(self, said: bool) -> bool:
+        """Whether any process says so: all of them must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return said
+        return bool(self.accelerator.reduce(torch.tensor(float(said), device=self.accelerator.device)))
 
     def _due(self, every: int) -> bool:
         step = self.position.step

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,9 +59,12 @@ class Outcome:
 
     is_main: bool
     """Whether this is the first process, which writes and speaks for all."""
-    steps: int
+    step: int
+    """Steps that are done."""
+    is_finished: bool
+    """Whether no step is left; False where time was up before."""
     validation: "Validation | None"
-    """The last one; None in the other processes, and where nothing was left to do."""
+    """The last one; None in the other processes, and where none was due."""
 
 
 def bundled_configs() -> list[str]:
@@ -120,12 +124,15 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
     return Run(folder, settings, data, cache, resumed=True)
 
 
-def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
+def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: float | None = None) -> Outcome:
     """Decodes the data if that isn't done, and trains to the last step. Under torchrun each process calls it.
+
+    After ``minutes``, decoding included, it saves its state and ends, so that a later run can go on.
 
     Raises InputError for data, folders or a device that can't be used, where the packages of the extra ``train``
     are missing, and when it is interrupted (its words say how to resume).
     """
+    ends_at = None if minutes is None else time.monotonic() + 60 * minutes
     _require_packages()
     _require_device(device)
     from accelerate import PartialState
@@ -145,8 +152,10 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch()) -> Outcome:
             trainer.resume()
         elif run.start:
             trainer.start_from(run.start)
-        validation = trainer.train(watch.stepped)
-        return Outcome(processes.is_main_process, run.config.training.steps, validation)
+        stop = None if ends_at is None else lambda: time.monotonic() >= ends_at
+        validation = trainer.train(watch.stepped, stop=stop)
+        step = trainer.position.step
+        return Outcome(processes.is_main_process, step, step == run.config.training.steps, validation)
     finally:
         processes.destroy_process_group()
 
