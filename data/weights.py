@@ -1,6 +1,6 @@
 """Makes the weights in the package of a finished training run: half precision, with their licence.
 
-python data/bundle.py RUN [--out audiovae/assets/bundled.safetensors] [--license MIT]
+python data/weights.py RUN [--out audiovae/assets/bundled.safetensors] [--license MIT]
 """
 
 import argparse
