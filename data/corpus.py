@@ -1,11 +1,13 @@
 """What the corpora share: mono 44.1 kHz FLAC files under train/, valid/ and test/, and a manifest of them."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import soundfile
@@ -15,6 +17,7 @@ SPLITS = ("train", "valid", "test")
 SILENCE_RMS = 3e-3
 
 Row = dict[str, Any]
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class Job(Protocol):
@@ -55,7 +58,7 @@ def build(
     the files do, so an interrupted run loses nothing; at the end it is sorted.
     """
     manifest = root / "manifest.jsonl"
-    rows = {row["file"]: row for row in _read(manifest)}
+    rows = {row["file"]: row for row in read_rows(manifest)}
     strangers = rows.keys() - {job.file.as_posix() for job in jobs}
     if strangers:
         raise ValueError(f"{root} holds {len(strangers)} files made with other options; choose another folder")
@@ -74,6 +77,20 @@ def build(
     print(_summary(list(rows.values())))
 
 
+def in_order(pool: Executor, make: Callable[[T], R], jobs: Iterable[T], *, ahead: int) -> Iterator[tuple[T, R]]:
+    """Yield every job and what came of it, in order, with so many made ahead; those are dropped if the caller stops."""
+    started = ((job, pool.submit(make, job)) for job in jobs)
+    waiting = deque(islice(started, ahead))
+    try:
+        while waiting:
+            job, future = waiting.popleft()
+            yield job, future.result()
+            waiting.extend(islice(started, 1))
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
 def _make_one(root: Path, make: Callable[[Any], tuple[np.ndarray, Row] | None], job: Job) -> Row | None:
     made = make(job)
     if made is None:
@@ -84,7 +101,7 @@ def _make_one(root: Path, make: Callable[[Any], tuple[np.ndarray, Row] | None], 
     return {"file": job.file.as_posix(), "split": job.file.parts[0], "seconds": seconds} | labels
 
 
-def _read(manifest: Path) -> list[Row]:
+def read_rows(manifest: Path) -> list[Row]:
     """Return the rows of a manifest; the last line of an interrupted run may be cut short."""
     rows = []
     for line in manifest.read_text().splitlines() if manifest.exists() else []:

@@ -1,0 +1,212 @@
+"""Put all that a corpus is made of into one file, small enough to travel to a machine without a network.
+
+    python data/bundle.py corpus.pyz --music corpus/music --midi MIDI.tgz --fonts TimGM6mb.sf2 FluidR3Mono_GM.sf3
+
+There `python3 corpus.pyz OUT` unpacks and renders it (see unpack.py). The file holds the code, wheels for Python 3.12
+on Linux, SoundFonts, MIDI files, and real music as Opus: as many excerpts of a corpus that music.py made as fit, of its
+train split and, one in twenty, its valid split, taken from each track in turn. Its test split never travels.
+Needs numpy, soundfile, soxr and, the first time, pip and the package index.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from itertools import zip_longest
+from pathlib import Path
+
+import soundfile
+import soxr
+
+from audiovae.errors import InputError
+from audiovae.whole_file import whole_file
+from corpus import SAMPLE_RATE, Row, in_order, read_rows
+from soundfont import origin
+
+DATA = Path(__file__).parent
+PACKAGE = DATA.parent / "audiovae"
+RECIPES = ("corpus", "midi", "notes", "pack", "parts", "render", "scores", "soundfont")
+WHEELS = ("soundfile>=0.13,<1", "soxr>=1.0,<2", "pydantic>=2.11,<3")
+WHEELS_ALONE = ("tinysoundfont>=0.3.7,<1",)  # it asks for pyaudio, which only live sound needs
+NOT_CARRIED = ("numpy-*.whl",)  # came as a need of soxr; torch is of no use without, so it is there
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+OPUS_RATE = 48_000
+VALID_EVERY = 20
+EXCERPTS_AHEAD = 8
+END_BYTES = 128  # of a zip file, after its directory
+ENTRY_BYTES = 76  # that a file adds to a zip file, beside its name (twice) and itself
+
+
+def fetch_wheels(folder: Path) -> None:
+    """Download the wheels that decoding, rendering and the package need, unless the folder has some."""
+    if any(folder.glob("*.whl")):
+        return
+    platforms = [word for name in PLATFORMS for word in ("--platform", name)]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", "3.12"]
+    for packages, more in ((WHEELS, []), (WHEELS_ALONE, ["--no-deps"])):
+        subprocess.run([*pip, *platforms, *more, "--dest", str(folder), *packages], check=True)
+    for pattern in NOT_CARRIED:
+        for wheel in folder.glob(pattern):
+            wheel.unlink()
+
+
+def in_turn(rows: Sequence[Row]) -> list[Row]:
+    """The excerpts of a corpus, the first of every track before the second of any, tracks in an order by chance."""
+    tracks: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["start_seconds"]):
+        tracks.setdefault((row["package"], row["track"]), []).append(row)
+    shuffled = sorted(tracks, key=lambda track: hashlib.sha256("/".join(track).encode()).digest())
+    return [row for turn in zip_longest(*(tracks[track] for track in shuffled)) for row in turn if row]
+
+
+def choose(rows: Sequence[Row]) -> list[Row]:
+    """The order in which excerpts are taken until the bundle is full: one of twenty is for validation, none is test."""
+    train, valid = (in_turn([row for row in rows if row["split"] == split]) for split in ("train", "valid"))
+    chosen = []
+    for number, row in enumerate(train, start=1):
+        chosen.append(row)
+        if number % (VALID_EVERY - 1) == 0 and valid:
+            chosen.append(valid.pop(0))
+    return chosen
+
+
+def opus(root: Path, kbps: float, row: Row) -> bytes:
+    """An excerpt as mono Opus."""
+    audio, _ = soundfile.read(root / row["file"], dtype="float32")
+    stream = io.BytesIO()
+    # libsndfile's scale of bit rates: 256 kbit/s a channel at 0, 6 at 1.
+    level = 1 - (kbps - 6) / 250
+    audio = soxr.resample(audio, SAMPLE_RATE, OPUS_RATE)
+    soundfile.write(stream, audio, OPUS_RATE, format="OGG", subtype="OPUS", compression_level=level)
+    return stream.getvalue()
+
+
+def code() -> Iterator[tuple[str, bytes]]:
+    """The package without its weights, its metadata, and the recipes that work without a network."""
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in (".py", ".toml", ".typed"):
+            yield f"code/audiovae/{path.relative_to(PACKAGE).as_posix()}", path.read_bytes()
+    release = version("audiovae")
+    metadata = f"Metadata-Version: 2.1\nName: audiovae\nVersion: {release}\n"
+    yield f"code/audiovae-{release}.dist-info/METADATA", metadata.encode()
+    for name in RECIPES:
+        yield f"code/data/{name}.py", (DATA / f"{name}.py").read_bytes()
+
+
+def midi_archive(midi: Path) -> bytes:
+    """A .tgz of MIDI files as it is, or one made of a folder, the same bytes each time."""
+    if midi.is_file():
+        return midi.read_bytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        tar = Path(scratch, "midi.tgz")
+        names = sorted(path.relative_to(midi).as_posix() for path in midi.rglob("*.mid"))
+        options = ["--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--use-compress-program=gzip -n9"]
+        subprocess.run(["tar", "-C", str(midi), *options, "-cf", str(tar), "--", *names], check=True)
+        return tar.read_bytes()
+
+
+class Bundle:
+    """A zip file that Python can run, of the same bytes each time, and never larger than its limit."""
+
+    def __init__(self, archive: zipfile.ZipFile, limit: int) -> None:
+        self.archive, self.left = archive, limit - END_BYTES
+
+    def add(self, name: str, content: bytes, *, packed: bool = True) -> bool:
+        """Add a file if there is room for it, and say whether there was."""
+        entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+        entry.external_attr = 0o644 << 16
+        entry.compress_type = zipfile.ZIP_LZMA if packed else zipfile.ZIP_STORED
+        size = len(content)
+        if packed:
+            with zipfile.ZipFile(io.BytesIO(), "w") as trial:
+                trial.writestr(entry, content)
+                size = trial.filelist[0].compress_size
+        size += ENTRY_BYTES + 2 * len(name.encode())
+        if size > self.left:
+            return False
+        self.left -= size
+        self.archive.writestr(entry, content)
+        return True
+
+
+def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]]:
+    """Name, content, and whether to compress it, of all but the music."""
+    yield "__main__.py", (DATA / "unpack.py").read_bytes(), False
+    for name, content in code():
+        yield name, content, True
+    for wheel in sorted(options.wheels.glob("*.whl")):
+        yield f"wheels/{wheel.name}", wheel.read_bytes(), False
+    yield "midi.tgz", midi_archive(options.midi), False
+    for font in options.fonts:
+        yield f"soundfonts/{font.name}", font.read_bytes(), True
+
+
+def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
+    """Write the bundle to a path, and return what is in it, in words. Raises InputError where that does not fit."""
+    rows = read_rows(options.music / "manifest.jsonl")
+    if not rows:
+        raise InputError(f"{options.music}: has no manifest of music.py")
+    with zipfile.ZipFile(path, "w") as archive:
+        bundle = Bundle(archive, round(options.limit_mib * 2**20))
+        for name, content, packed in fixed_parts(options):
+            if not bundle.add(name, content, packed=packed):
+                raise InputError(
+                    f"{options.out}: {name} does not fit in {options.limit_mib:g} MiB with what precedes it"
+                )
+        fixed, carried = archive.fp.tell() if archive.fp else 0, []
+        for row, content in in_order(
+            pool, partial(opus, options.music, options.kbps), choose(rows), ahead=EXCERPTS_AHEAD
+        ):
+            name = Path(row["file"]).with_suffix(".opus").as_posix()
+            line = json.dumps(row | {"file": name, "opus_kbps": options.kbps}) + "\n"
+            bundle.left -= len(line)
+            if not bundle.add(f"music/{name}", content, packed=False):
+                break
+            carried.append(line)
+        if not carried:
+            raise InputError(
+                f"{options.out}: no music fits beside {fixed / 2**20:.1f} MiB in {options.limit_mib:g} MiB"
+            )
+        bundle.left += sum(map(len, carried)) + len(line)
+        assert bundle.add("music/manifest.jsonl", "".join(carried).encode(), packed=False)
+    seconds = sum(json.loads(line)["seconds"] for line in carried)
+    return f"{len(carried)} excerpts of music, {seconds / 60:.0f} min, beside {fixed / 2**20:.1f} MiB of the rest"
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT.pyz")
+    parser.add_argument("--music", type=Path, required=True, metavar="DIR", help="a corpus that music.py made")
+    parser.add_argument("--midi", type=Path, required=True, help="a folder or .tgz of .mid files")
+    parser.add_argument("--fonts", type=Path, nargs="+", required=True, metavar="SOUNDFONT")
+    parser.add_argument("--wheels", type=Path, default=Path("wheels"), metavar="DIR", help="filled if empty (wheels)")
+    parser.add_argument("--kbps", type=float, default=48.0, help="of the music (default 48)")
+    parser.add_argument("--limit-mib", type=float, default=64.0, help="the bundle's largest size (default 64)")
+    parser.add_argument("--jobs", type=int, default=2, help="threads (default 2)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    try:
+        options.wheels.mkdir(parents=True, exist_ok=True)
+        fetch_wheels(options.wheels)
+        with ThreadPoolExecutor(options.jobs) as pool, whole_file(options.out, force=True) as temporary:
+            words = write(temporary, options, pool)
+        for font in options.fonts:
+            print(f"{font.name}: {origin(font)['licence']}")
+        print(f"wrote {options.out}: {options.out.stat().st_size / 2**20:.2f} MiB, {words}")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Unpacks this bundle and renders its corpus: python3 BUNDLE.pyz OUT [--hours 100] [--jobs 16] [--seed 0]
+
+Makes OUT/bundle (what travelled), OUT/environment.sh (where Python finds audiovae and the packages that this
+machine lacks) and, in OUT, the corpus: `. OUT/environment.sh && python3 -m audiovae train base --data OUT --out RUN`.
+Needs no network. A run that was killed goes on where it was. This file lies in the bundle as its __main__.py.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+CHECKSUM = "bundle.sha256"
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack under a temporary name, so that a folder that exists is whole; nothing is done if it is this bundle's."""
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if (folder / CHECKSUM).exists() and (folder / CHECKSUM).read_text() == checksum:
+        return
+    partial = folder.with_name("bundle.part")
+    for old in (folder, partial):
+        shutil.rmtree(old, ignore_errors=True)
+    with zipfile.ZipFile(archive) as members:
+        members.extractall(partial)
+    (partial / CHECKSUM).write_text(checksum)
+    partial.rename(folder)
+
+
+def install(wheels: list[Path], site: Path) -> None:
+    """Install the packages that this Python lacks; what is there stays as it is."""
+    missing = [str(wheel) for wheel in wheels if not is_installed(wheel)]
+    if missing and not site.exists():
+        partial = site.with_name("site.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+        subprocess.run([*pip, "--no-deps", "--target", str(partial), *missing], check=True)
+        partial.rename(site)
+
+
+def is_installed(wheel: Path) -> bool:
+    """Whether this Python has the package of a wheel, in whatever version."""
+    name = re.sub("[-_.]+", "-", wheel.name.split("-")[0])
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
+
+
+def main(archive: Path, arguments: list[str]) -> None:
+    if not arguments or arguments[0].startswith("-"):
+        sys.exit(__doc__)
+    out = Path(arguments[0])
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = (out / "bundle").absolute()
+    unpack(archive, bundle)
+    install(sorted((bundle / "wheels").glob("*.whl")), bundle / "site")
+    path = os.pathsep.join([str(bundle / "code"), str(bundle / "site")])
+    (out / "environment.sh").write_text(f"export PYTHONPATH='{path}'\n")
+    command = [sys.executable, str(bundle / "code" / "data" / "render.py"), str(bundle), *arguments]
+    sys.exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[0]), sys.argv[1:])
