@@ -41,8 +41,8 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x
 OPUS_RATE = 48_000
 VALID_EVERY = 20
 EXCERPTS_AHEAD = 8
-END_BYTES = 128  # of a zip file, after its directory
-ENTRY_BYTES = 76  # that a file adds to a zip file, beside its name (twice) and itself
+MANIFEST = "music/manifest.jsonl"
+DIRECTORY_BYTES, HEADER_BYTES = 46, 64  # of a zip file, for each file beside its name; and before it or at the end
 
 
 def fetch_wheels(folder: Path) -> None:
@@ -114,27 +114,24 @@ def midi_archive(midi: Path) -> bytes:
 
 
 class Bundle:
-    """A zip file that Python can run, of the same bytes each time, and never larger than its limit."""
+    """A zip file that Python can run, of the same bytes each time, that knows how large it will be."""
 
-    def __init__(self, archive: zipfile.ZipFile, limit: int) -> None:
-        self.archive, self.left = archive, limit - END_BYTES
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.archive = archive
 
-    def add(self, name: str, content: bytes, *, packed: bool = True) -> bool:
-        """Add a file if there is room for it, and say whether there was."""
+    def add(self, name: str, content: bytes, *, packed: bool) -> None:
+        """Add a file, compressed or as it is."""
         entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
         entry.external_attr = 0o644 << 16
         entry.compress_type = zipfile.ZIP_LZMA if packed else zipfile.ZIP_STORED
-        size = len(content)
-        if packed:
-            with zipfile.ZipFile(io.BytesIO(), "w") as trial:
-                trial.writestr(entry, content)
-                size = trial.filelist[0].compress_size
-        size += ENTRY_BYTES + 2 * len(name.encode())
-        if size > self.left:
-            return False
-        self.left -= size
         self.archive.writestr(entry, content)
-        return True
+
+    def size_with(self, name: str = "", length: int = 0) -> int:
+        """Bytes of the whole once it is closed, with one more file of a length that is stored as it is."""
+        entries = [*(entry.filename for entry in self.archive.filelist), name]
+        end = self.archive.filelist[-1]
+        written = end.header_offset + len(end.FileHeader()) + end.compress_size
+        return written + sum(DIRECTORY_BYTES + len(entry) for entry in entries) + HEADER_BYTES + length
 
 
 def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]]:
@@ -151,34 +148,40 @@ def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]
 
 def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
     """Write the bundle to a path, and return what is in it, in words. Raises InputError where that does not fit."""
-    rows = read_rows(options.music / "manifest.jsonl")
+    rows = choose(read_rows(options.music / "manifest.jsonl"))
     if not rows:
         raise InputError(f"{options.music}: has no manifest of music.py")
+    limit = round(options.limit_mib * 2**20)
     with zipfile.ZipFile(path, "w") as archive:
-        bundle = Bundle(archive, round(options.limit_mib * 2**20))
+        bundle = Bundle(archive)
         for name, content, packed in fixed_parts(options):
-            if not bundle.add(name, content, packed=packed):
-                raise InputError(
-                    f"{options.out}: {name} does not fit in {options.limit_mib:g} MiB with what precedes it"
-                )
-        fixed, carried = archive.fp.tell() if archive.fp else 0, []
-        for row, content in in_order(
-            pool, partial(opus, options.music, options.kbps), choose(rows), ahead=EXCERPTS_AHEAD
-        ):
-            name = Path(row["file"]).with_suffix(".opus").as_posix()
-            line = json.dumps(row | {"file": name, "opus_kbps": options.kbps}) + "\n"
-            bundle.left -= len(line)
-            if not bundle.add(f"music/{name}", content, packed=False):
-                break
-            carried.append(line)
-        if not carried:
-            raise InputError(
-                f"{options.out}: no music fits beside {fixed / 2**20:.1f} MiB in {options.limit_mib:g} MiB"
-            )
-        bundle.left += sum(map(len, carried)) + len(line)
-        assert bundle.add("music/manifest.jsonl", "".join(carried).encode(), packed=False)
-    seconds = sum(json.loads(line)["seconds"] for line in carried)
-    return f"{len(carried)} excerpts of music, {seconds / 60:.0f} min, beside {fixed / 2**20:.1f} MiB of the rest"
+            bundle.add(name, content, packed=packed)
+        fixed = bundle.size_with()
+        carried = _add_music(bundle, rows, options, pool, limit)
+    if not carried:
+        raise InputError(
+            f"{options.out}: code, wheels, MIDI and SoundFonts take {fixed / 2**20:.1f} MiB: "
+            f"no music fits beside them in {options.limit_mib:g} MiB"
+        )
+    minutes = sum(row["seconds"] for row in carried) / 60
+    return f"{len(carried)} excerpts of music, {minutes:.0f} min, beside {fixed / 2**20:.1f} MiB of the rest"
+
+
+def _add_music(bundle: Bundle, rows: list[Row], options: argparse.Namespace, pool: Executor, limit: int) -> list[Row]:
+    """Add excerpts until the next one, with its row in the manifest, would exceed the limit; then the manifest."""
+    carried, manifest = [], ""
+    encode = partial(opus, options.music, options.kbps)
+    for row, content in in_order(pool, encode, rows, ahead=EXCERPTS_AHEAD):
+        name = Path(row["file"]).with_suffix(".opus").as_posix()
+        line = json.dumps(row | {"file": name, "opus_kbps": options.kbps}) + "\n"
+        beside = len(manifest) + len(line) + HEADER_BYTES + DIRECTORY_BYTES + 2 * len(MANIFEST)
+        if bundle.size_with(f"music/{name}", len(f"music/{name}") + len(content)) + beside > limit:
+            break
+        bundle.add(f"music/{name}", content, packed=False)
+        carried.append(row)
+        manifest += line
+    bundle.add(MANIFEST, manifest.encode(), packed=False)
+    return carried
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ JOBS_AHEAD = 4  # of each process: it is never idle, and memory stays small
 NOTES_SHARE = 0.25  # of the hours that are rendered
 VALID_SHARE = 0.02  # of the notes, as against the hours for training
 SCORE_SECONDS = 60.0
+SCORES_PLANNED = 10  # times as many as would do if each were as long as it may be
 REPORT_EVERY_SECONDS = 15.0
 
 
@@ -72,10 +74,11 @@ class Task:
         return f"{self.corpus}/{self.job.file.as_posix()}"
 
 
-def make(task: Task) -> Recording | None:
-    """Render one recording; None if it came out silent."""
+def make(task: Task) -> tuple[Recording | None, float]:
+    """Render one recording, None if it came out silent; and the seconds that a core needed."""
+    began = time.process_time()
     made = MAKERS[task.corpus](task.job)
-    return None if made is None else recording(*made)
+    return None if made is None else recording(*made), time.process_time() - began
 
 
 def plan(bundle: Path, midi: Path, hours: float, seed: int) -> Iterator[Task]:
@@ -90,8 +93,7 @@ def plan(bundle: Path, midi: Path, hours: float, seed: int) -> Iterator[Task]:
     pieces = sorted(midi.rglob("*.mid"))
     if not pieces:
         raise InputError(f"{bundle / 'midi.tgz'}: no .mid files in it")
-    # Twice as many as would do if each were as long as it may be.
-    for job in scores.plan(pieces, fonts, 2 * hours, SCORE_SECONDS, seed):
+    for job in scores.plan(pieces, fonts, SCORES_PLANNED * hours, SCORE_SECONDS, seed):
         if job.split == "train" or (job.split == "valid" and job.number == 0):
             yield Task("scores", job)
 
@@ -111,27 +113,40 @@ def render(bundle: Path, out: Path, *, hours: float, seed: int, jobs: int) -> st
     with tempfile.TemporaryDirectory() as scratch, Pack(out, recipe) as pack:
         with tarfile.open(bundle / "midi.tgz") as archive:
             archive.extractall(scratch, filter="data")
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            _fill(pack, plan(bundle, Path(scratch), hours, seed), pool, jobs, hours)
-        return pack.finish()
+        # Forked from a process without threads, which has imported what takes seconds.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["torch", "soundfile", "soxr"])
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            speeds = _fill(pack, plan(bundle, Path(scratch), hours, seed), pool, jobs, hours)
+        return f"{pack.finish()}\n{speeds}"
 
 
-def _fill(pack: Pack, tasks: Iterator[Task], pool: ProcessPoolExecutor, jobs: int, hours: float) -> None:
+def _fill(pack: Pack, tasks: Iterator[Task], pool: ProcessPoolExecutor, jobs: int, hours: float) -> str:
+    """Append what is missing, and return how fast it was made."""
     for row in pack.rows:
         task = next(tasks, None)
         if task is None or row["file"] != task.path:
             raise InputError(f"{pack.root}: {row['file']} is not of this recipe; choose another folder")
     before, began, said = pack.seconds("train"), time.monotonic(), time.monotonic()
     made = before
-    for task, result in in_order(pool, make, tasks, ahead=JOBS_AHEAD * jobs):
+    lengths: defaultdict[str, float] = defaultdict(float)
+    core_seconds: defaultdict[str, float] = defaultdict(float)
+    for task, (result, seconds) in in_order(pool, make, tasks, ahead=JOBS_AHEAD * jobs):
         if task.corpus == "scores" and made >= hours * 3600:
             break
         pack.append(task.path, result)
-        made += len(result.samples) / SAMPLE_RATE if result and pack.rows[-1]["split"] == "train" else 0
+        length = len(result.samples) / SAMPLE_RATE if result else 0.0
+        made += length if pack.rows[-1]["split"] == "train" else 0
+        lengths[task.corpus] += length
+        core_seconds[task.corpus] += seconds
         if time.monotonic() - said >= REPORT_EVERY_SECONDS:
             said = time.monotonic()
             speed = (made - before) / (said - began)
             print(f"{made / 3600:.1f} of {hours:g} h, {speed:.0f} times real time", flush=True)
+    if made < hours * 3600:
+        raise InputError(f"{pack.root}: music, notes and scores give only {made / 3600:.2f} of {hours:g} hours")
+    rates = (f"{name} {lengths[name] / max(spent, 1e-3):.0f}" for name, spent in core_seconds.items())
+    return f"times real time on one core: {', '.join(rates) or 'nothing was left to do'}"
 
 
 def inputs_digest(bundle: Path) -> str:
