@@ -114,7 +114,7 @@ def midi_archive(midi: Path) -> bytes:
 
 
 class Bundle:
-    """A zip file that Python can run, of the same bytes each time, that knows how large it will be."""
+    """A zip file that Python can run, and that knows how large it will be. Ogg's serial numbers alone are by chance."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
