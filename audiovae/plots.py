@@ -46,6 +46,21 @@ def path_picture(
     Widths show lengths; ``seconds`` is the duration of the longest. Beyond ``MAX_PANELS`` evenly chosen ones are
     shown, the first and the last among them. Raises InputError if the file exists and ``force`` is off.
     """
+    note = f"longest: {seconds:.2f} s.  Colours: dB below the loudest point"
+    picture = draw_spectrograms(spectrograms, labels, config=config, title=title, note=note)
+    with whole_file(path, force=force) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def draw_spectrograms(
+    spectrograms: Sequence[Float[Tensor, "n_bands _"]],
+    labels: Sequence[str],
+    *,
+    config: SpectrogramConfig,
+    title: str = "",
+    note: str = "",
+) -> Image.Image:
+    """The picture of ``path_picture``, in memory."""
     chosen = _evenly(len(spectrograms), MAX_PANELS)
     levels = [magnitude_db(spectrograms[index].float(), config) for index in chosen]
     top_db = max(float(level.max()) for level in levels)
@@ -55,12 +70,11 @@ def path_picture(
     lefts = [_LEFT + sum(widths[:index]) + _GAP * index for index in range(len(widths))]
     for level, left, width in zip(levels, lefts, widths, strict=True):
         picture.paste(_panel(level, top_db, width), (left, _TOP))
-    _write_title(picture, title, f"longest: {seconds:.2f} s.  Colours: dB below the loudest point")
+    _write_title(picture, title, note)
     _write_labels(picture, [labels[index] for index in chosen], lefts, widths)
     _write_frequencies(picture, config)
     _draw_scale(picture)
-    with whole_file(path, force=force) as temporary:
-        picture.save(temporary, format="PNG")
+    return picture
 
 
 def shortened(spectrogram: Float[Tensor, "n_bands frames"], factor: int) -> Float[Tensor, "n_bands _"]:

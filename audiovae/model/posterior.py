@@ -8,6 +8,8 @@ from torch import Tensor
 
 LOGVAR_RANGE = (-12.0, 6.0)
 """Keeps exp(logvar) in half precision's range; standard deviations of 0.0025 to 20."""
+ACTIVE_VARIANCE = 0.01
+"""A channel is active if its mean varies by more than this over the data (Burda et al., 2016)."""
 
 
 @dataclass(frozen=True)

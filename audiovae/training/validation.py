@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from audiovae.griffin_lim import griffin_lim
-from audiovae.model.posterior import Posterior
+from audiovae.model.posterior import ACTIVE_VARIANCE, Posterior
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
@@ -19,8 +19,6 @@ SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
 """Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
 PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 32
-ACTIVE_VARIANCE = 0.01
-"""A channel is active if its mean varies by more than this over the data (Burda et al., 2016)."""
 COLLAPSED_SHARE = 0.25
 
 

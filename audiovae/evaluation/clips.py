@@ -1,0 +1,78 @@
+"""The clips that are evaluated: which, and how each is brought to what the model works at."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from audiovae.audio import Audio, AudioFile
+from audiovae.audio_folder import find_audio
+from audiovae.codec import Codec
+from audiovae.errors import InputError
+from audiovae.level import level_db
+
+SECONDS = 10.0
+"""Of each clip, from its start, that are evaluated."""
+SHORTEST_SECONDS = 0.5
+PACKAGE = Path(__file__).parents[1]
+EXAMPLE_FOLDERS = (PACKAGE.parent / "data" / "examples", PACKAGE / "examples")
+"""In a checkout all example clips, in an installed package those few that are in it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One audio file, and what it is called in the report."""
+
+    path: Path
+    name: str
+    group: str
+    """The folder that was given, which gets a summary of its own."""
+
+
+def example_folder() -> Path:
+    """Where the shipped clips are. Raises InputError if there are none."""
+    for folder in EXAMPLE_FOLDERS:
+        if folder.is_dir():
+            return folder
+    raise InputError("examples: none are installed here; name clips or folders of them")
+
+
+def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]:
+    """The audio files, each once; of a folder at most ``limit``, spread evenly. Raises InputError for a bad path."""
+    clips: dict[str, Clip] = {}
+    for path in paths:
+        files = find_audio(path) if path.is_dir() else [path]
+        if not files or not path.exists():
+            raise InputError(f"{path}: {'no audio files in it' if path.exists() else 'no such file or folder'}")
+        group = "/".join(Path(os.path.abspath(path)).parts[-2:]) if path.is_dir() else "clips"
+        for file in _evenly(files, limit):
+            name = str(file.relative_to(path).with_suffix("") if path.is_dir() else Path(file.stem))
+            clips.setdefault(os.path.abspath(file), Clip(file, name, group))
+    return list(clips.values())
+
+
+def load_clip(clip: Clip, codec: Codec) -> Audio:
+    """The clip's first seconds, mono, at the model's rate and level.
+
+    Raises InputError if it can't be read, is too short, or silent.
+    """
+    config = codec.config.spectrogram
+    file = AudioFile(clip.path)
+    audio = Audio(next(file.blocks(config.sample_rate, round(SECONDS * config.sample_rate))), config.sample_rate)
+    if audio.duration_seconds < SHORTEST_SECONDS:
+        raise InputError(f"{clip.path}: shorter than {SHORTEST_SECONDS:g} s, too short to be measured")
+    waveform = audio.waveform.mean(0, keepdim=True)
+    measured_db = level_db(waveform)
+    if measured_db == -math.inf:
+        raise InputError(f"{clip.path}: silent, there is nothing to measure")
+    gain = 10 ** ((config.level_db - measured_db) / 20)
+    return replace(audio, waveform=waveform * gain, source=str(clip.path))
+
+
+def _evenly(files: list[Path], limit: int | None) -> list[Path]:
+    if limit is None or len(files) <= limit:
+        return files
+    return [files[round(place)] for place in np.linspace(0, len(files) - 1, limit)]

@@ -1,0 +1,145 @@
+"""Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.audio import Audio
+from audiovae.codec import Codec
+from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.evaluation.morphing import (
+    SoundPath,
+    crossfade_residual,
+    db_average,
+    db_residual,
+    descriptor_nonlinearity,
+    endpoint_error_db,
+    hard_switch,
+    second_pitch_salience,
+    step_variation,
+    truth_relative_error,
+)
+from audiovae.evaluation.summary import Summary, summarise
+from audiovae.evaluation.tones import tone_pairs
+from audiovae.interpolation import interpolate
+from audiovae.latents import Latents
+from audiovae.level import level_db
+
+STEPS = 9
+WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
+TONE_PAIRS = 16
+"""Of each kind: of different pitch, and of the same."""
+CLIP_PAIRS = 24
+"""Neighbours in the list of clips, at most; the last with the first."""
+TRUTH, MIX, DB_AVERAGE, SWITCH = "truth", "waveform mix", "dB average", "hard switch"
+
+Rows = dict[str, dict[str, Summary]]
+"""By method, by measure."""
+
+
+def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: Callable[[], None]) -> Rows:
+    """Models and controls on pairs of synthetic tones whose in-betweens are known."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for first, last in tone_pairs(TONE_PAIRS, same_pitch=same_pitch):
+        codec = next(iter(codecs.values()))
+        sounds = [_levelled(first.between(last, weight).waveform(_rate(codec)), codec) for weight in WEIGHTS]
+        truth = _magnitudes(torch.cat(sounds), codec)
+        for name, path in _controls(sounds, truth, codec).items():
+            found.setdefault(name, []).append(_against_truth(path, truth, codec))
+        for name, one in codecs.items():
+            latents = [one.encode(Audio(sounds[step], _rate(codec), source=f"tone {step}")) for step in (0, -1)]
+            path, cycle = latent_path(one, latents[0], latents[1])
+            found.setdefault(name, []).append(_against_truth(path, truth, one) | {"cycle": cycle})
+        advance()
+    return _summaries(found)
+
+
+def clip_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Mapping[str, Latents]]) -> Rows:
+    """Models, on pairs of clips; of what lies between real sounds nobody knows the truth."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, codec in codecs.items():
+        for first, last in neighbours([latents[name] for latents in clips]):
+            path, cycle = latent_path(codec, first, last)
+            found.setdefault(name, []).append(_blind(path, codec) | {"cycle": cycle})
+    return _summaries(found)
+
+
+def neighbours(latents: Sequence[Latents]) -> list[tuple[Latents, Latents]]:
+    """Each clip with the next one, the last with the first; at most ``CLIP_PAIRS``."""
+    if len(latents) < 2:
+        return []
+    pairs = list(zip(latents, [*latents[1:], latents[0]], strict=True))
+    return pairs[: 1 if len(latents) == 2 else CLIP_PAIRS]
+
+
+def latent_path(codec: Codec, first: Latents, last: Latents) -> tuple[SoundPath, float]:
+    """Magnitudes of what the decoder makes along the straight line, and the cycle error of its middle.
+
+    That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
+    (0), or as something else: a place that the encoder doesn't know.
+    """
+    between = [interpolate(first, last, weight=weight, fit="trim", config=codec.config) for weight in WEIGHTS]
+    spectrograms = torch.cat([codec.spectrogram_of(latents) for latents in between])
+    middle = STEPS // 2
+    with torch.inference_mode():
+        again = codec.checkpoint.model.encode(spectrograms[middle, None, None].to(codec.device)).mean.cpu()
+    strayed = (again - between[middle].mean).norm() / (between[0].mean - between[-1].mean).norm()
+    magnitude = codec.spectrogram.magnitude(spectrograms.to(codec.device)).cpu()
+    return magnitude, float(strayed)
+
+
+def _against_truth(path: SoundPath, truth: SoundPath, codec: Codec) -> dict[str, float]:
+    # The decoder gives whole latent frames, a little more than there is.
+    frames = min(path.shape[-1], truth.shape[-1])
+    path, truth, rate = path[..., :frames], truth[..., :frames], _rate(codec)
+    return {
+        "truth_relative_error": truth_relative_error(path, truth, rate),
+        "second_pitch_salience": second_pitch_salience(path[STEPS // 2], rate),
+        "endpoint_error_db": endpoint_error_db(path, truth, rate),
+    } | _blind(path, codec)
+
+
+def _blind(path: SoundPath, codec: Codec) -> dict[str, float]:
+    """Measures that need no truth."""
+    hop_length = codec.config.spectrogram.hop_length
+    return {
+        "crossfade_residual": crossfade_residual(path),
+        "db_residual": db_residual(path, _rate(codec)),
+        "descriptor_nonlinearity": descriptor_nonlinearity(path, _rate(codec), hop_length=hop_length),
+        "step_variation": step_variation(path, _rate(codec)),
+    }
+
+
+def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec: Codec) -> dict[str, SoundPath]:
+    mixes = torch.cat([torch.lerp(sounds[0], sounds[-1], weight) for weight in WEIGHTS])
+    return {
+        TRUTH: truth,
+        MIX: _magnitudes(mixes, codec),
+        DB_AVERAGE: torch.stack([db_average(truth[0], truth[-1], weight) for weight in WEIGHTS]),
+        SWITCH: torch.stack([hard_switch(truth[0], truth[-1], weight) for weight in WEIGHTS]),
+    }
+
+
+def _magnitudes(waveforms: Float[Tensor, "steps samples"], codec: Codec) -> SoundPath:
+    config = codec.config.spectrogram
+    return stft_magnitude(waveforms, n_fft=config.n_fft, hop_length=config.hop_length)
+
+
+def _levelled(waveform: Float[Tensor, "1 samples"], codec: Codec) -> Float[Tensor, "1 samples"]:
+    """At the level that the model works at, as the codec sees every sound."""
+    return waveform * 10 ** ((codec.config.spectrogram.level_db - level_db(waveform)) / 20)
+
+
+def _rate(codec: Codec) -> int:
+    return codec.config.spectrogram.sample_rate
+
+
+def _summaries(found: Mapping[str, list[dict[str, float]]]) -> Rows:
+    measures = list(dict.fromkeys(name for rows in found.values() for row in rows for name in row))
+    return {
+        method: {name: summarise([row.get(name, math.nan) for row in rows]) for name in measures}
+        for method, rows in found.items()
+    }

@@ -1,0 +1,63 @@
+"""Whether decoded sounds are like real ones: reconstructions, in-betweens, and samples of the prior.
+
+FD-MFCC is the Fréchet distance of MFCC statistics (``frechet.mfcc_features``) to those of the real clips. It is in
+squared dB, of no meaning by itself, and smaller sets give larger values: compare within one evaluation only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.codec import Codec
+from audiovae.evaluation.frechet import frechet_distance, mfcc_features
+from audiovae.evaluation.in_betweens import neighbours
+from audiovae.interpolation import interpolate
+from audiovae.latents import Latents
+from audiovae.model.prior import Prior
+
+PRIOR_FRAMES = 16
+"""Latent frames (1.5 s) of the pieces that a prior is fitted to."""
+
+
+def realism(
+    codec: Codec, prior: Prior, clips: Sequence[Latents], real: Float[Tensor, "seconds features"]
+) -> dict[str, float]:
+    """FD-MFCC to the real clips' features, of four kinds of sounds, as many seconds of each as there are clips.
+
+    ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
+    """
+    kinds = {
+        "reconstructions": clips,
+        "in-betweens": [interpolate(a, b, weight=0.5, fit="trim", config=codec.config) for a, b in neighbours(clips)],
+        "prior samples": _samples(prior, clips),
+        "N(0, I) samples": _samples(Prior.standard(codec.config.model.latent_channels), clips),
+    }
+    return {name: _distance(codec, sounds, real) for name, sounds in kinds.items()}
+
+
+def fit_prior(clips: Sequence[Latents]) -> Prior:
+    """For a baseline that was never given one: fitted to these very clips, which is an advantage."""
+    pieces = [piece for one in clips for piece in one.mean.split(PRIOR_FRAMES, dim=2) if piece.shape[2] == PRIOR_FRAMES]
+    if len(pieces) < 2:
+        return Prior.standard(clips[0].mean.shape[1])
+    return Prior.fit(torch.cat(pieces))
+
+
+def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:
+    """A new sound for each clip, as long."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        replace(one, mean=prior.sample(one.latent_frames, count=1, generator=generator), logvar=None) for one in clips
+    ]
+
+
+def _distance(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> float:
+    config = codec.config.spectrogram
+    features = [torch.zeros(0, real.shape[1])]
+    for sound in sounds:
+        magnitude = codec.spectrogram.magnitude(codec.spectrogram_of(sound)[0].to(codec.device)).cpu()
+        features.append(mfcc_features(magnitude, sample_rate=config.sample_rate, hop_length=config.hop_length))
+    return frechet_distance(torch.cat(features), real)

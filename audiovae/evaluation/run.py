@@ -1,0 +1,148 @@
+"""The whole evaluation: clip by clip, then what needs all clips."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from audiovae.codec import Codec
+from audiovae.errors import InputError
+from audiovae.evaluation.baselines import pca_codec
+from audiovae.evaluation.clips import Clip
+from audiovae.evaluation.frechet import frechet_distance
+from audiovae.evaluation.in_betweens import TONE_PAIRS, Rows, clip_in_betweens, tone_in_betweens
+from audiovae.evaluation.latent_use import LatentUse, latent_use
+from audiovae.evaluation.musicnn import why_not_musicnn
+from audiovae.evaluation.perceptual import why_not_zimtohrli
+from audiovae.evaluation.realism import fit_prior, realism
+from audiovae.evaluation.records import TARGET, TRUE_BANDS, TRUE_MAGNITUDES, Record, record_clip
+from audiovae.evaluation.summary import Summary, summarise
+
+PCA = "PCA"
+SHOWN_CLIPS = 10
+"""Clips whose pictures and sounds are in the report, spread evenly."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that couldn't be evaluated, and why."""
+
+    clip: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was measured."""
+
+    models: dict[str, Codec]
+    quality: str
+    records: list[Record]
+    failures: list[Failure]
+    reconstruction: dict[str, Rows]
+    """By group of clips."""
+    tones: dict[str, Rows]
+    """In-betweens whose truth is known, of different and of the same pitch."""
+    clip_pairs: Rows
+    """In-betweens of neighbouring clips."""
+    realism: dict[str, dict[str, float]]
+    """FD-MFCC by model, by kind of sounds."""
+    latent_use: dict[str, LatentUse]
+    not_measured: list[str]
+    """What, and why not."""
+
+
+def with_baselines(codec: Codec, others: Mapping[str, Codec]) -> dict[str, Codec]:
+    """The models side by side: the one in question first, its PCA, and other checkpoints by the names given."""
+    name = "VAE" if codec.config.model.variational else "autoencoder"
+    pca = pca_codec(codec)
+    reserved = {name, PCA, TARGET, TRUE_BANDS, TRUE_MAGNITUDES}
+    for other in others:
+        if other in reserved:
+            raise InputError(f"--compare {other}: the name is taken, give it another")
+    return {name: codec} | ({PCA: pca} if pca else {}) | dict(others)
+
+
+def evaluate(
+    models: Mapping[str, Codec],
+    clips: Sequence[Clip],
+    folder: Path,
+    *,
+    quality: str = "standard",
+    force: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Measures the models (the first is the one in question) on the clips; keeps each clip's record in ``folder``.
+
+    A clip that can't be used is listed, not fatal. Raises InputError if none can.
+    """
+    models = dict(models)
+    total = len(clips) + 2 * TONE_PAIRS
+    shown = {round(place) for place in torch.linspace(0, len(clips) - 1, min(SHOWN_CLIPS, len(clips))).tolist()}
+    records, failures = [], []
+    progress(0, total)
+    for index, clip in enumerate(clips):
+        try:
+            records.append(
+                record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force)
+            )
+        except (InputError, OSError) as error:
+            failures.append(Failure(str(clip.path), str(error).removeprefix(f"{clip.path}: ")))
+        progress(index + 1, total)
+    if not records:
+        raise InputError(f"{failures[0].clip}: {failures[0].reason} (none of {len(clips)} clips could be used)")
+    done = iter(range(len(clips) + 1, total + 1))
+    tones = {
+        kind: tone_in_betweens(models, same_pitch=same_pitch, advance=lambda: progress(next(done), total))
+        for kind, same_pitch in (("different pitch", False), ("same pitch", True))
+    }
+    latents = {name: [record.latents[name] for record in records] for name in models}
+    real = torch.cat([record.features for record in records])
+    priors = {name: fit_prior(latents[name]) if name == PCA else codec.prior for name, codec in models.items()}
+    return Evaluation(
+        models=models,
+        quality=quality,
+        records=records,
+        failures=failures,
+        reconstruction=_reconstruction(records),
+        tones=tones,
+        clip_pairs=clip_in_betweens(models, [record.latents for record in records]),
+        realism={name: realism(codec, priors[name], latents[name], real) for name, codec in models.items()},
+        latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
+        not_measured=_not_measured(len(real)),
+    )
+
+
+def _reconstruction(records: Sequence[Record]) -> dict[str, Rows]:
+    """Each group's measures, by way: means over clips, and MusiCNN's distance of all windows together."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.clip.group, []).append(record)
+    return {
+        name: {
+            way: {
+                measure: summarise([record.measures[way][measure] for record in some])
+                for measure in some[0].measures[way]
+            }
+            | {"fd_musicnn": _fd_musicnn(some, way)}
+            for way in some[0].measures
+        }
+        for name, some in groups.items()
+    }
+
+
+def _fd_musicnn(records: Sequence[Record], way: str) -> Summary:
+    pairs = [(record.embedding(way), record.embedding(TARGET)) for record in records]
+    made, true = ([one for one in some if one is not None] for some in zip(*pairs, strict=True))
+    if not made:
+        return Summary(math.nan, math.nan, 0)
+    return Summary(frechet_distance(torch.cat(made), torch.cat(true)), math.nan, sum(len(one) for one in made))
+
+
+def _not_measured(seconds: int) -> list[str]:
+    reasons = {"Zimtohrli MOS": why_not_zimtohrli(), "FD-MusiCNN": why_not_musicnn()}
+    return [f"{what}: {why}" for what, why in reasons.items() if why]
