@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from audiovae.cli.datasets import decode, encode
+from audiovae.cli.evaluation import evaluate
 from audiovae.cli.models import info, train
 from audiovae.cli.morphing import interpolate
 from audiovae.cli.sounds import generate, reconstruct
@@ -52,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (interpolate, reconstruct, generate, encode, decode, train, info):
+for _command in (interpolate, reconstruct, generate, encode, decode, train, evaluate, info):
     app.command()(_command)
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audiovae.evaluation.log_mel import log_mel_db
+from audiovae.evaluation.log_mel import log_mel_db, with_floor
 
 MFCCS = 40
 
@@ -32,13 +32,14 @@ def mfcc_features(
 ) -> Float[Tensor, "seconds features"]:
     """For each second of a sound (half overlapping): mean, deviation and mean change a frame of 40 MFCCs.
 
-    MFCCs are the cosine transform of log-mel levels (Davis & Mermelstein, 1980), in dB. A sound that is shorter
-    than a second gives one row.
+    MFCCs are the cosine transform of log-mel levels (Davis & Mermelstein, 1980), in dB; here from the second
+    coefficient on, since the first is only the level. A sound that is shorter than a second gives one row.
     """
     from torchaudio.functional import create_dct
 
-    level_db = log_mel_db(magnitude, sample_rate).clamp_min(-100)
-    mfcc = create_dct(MFCCS, level_db.shape[0], norm="ortho").to(level_db).mT @ level_db
+    level_db = log_mel_db(magnitude, sample_rate)
+    transform = create_dct(1 + MFCCS, level_db.shape[0], norm="ortho").to(level_db)[:, 1:]
+    mfcc = transform.mT @ with_floor(level_db, level_db)
     window = max(2, min(round(sample_rate / hop_length), mfcc.shape[1]))
     pieces = mfcc.unfold(1, window, max(1, window // 2))
     change = pieces.diff(dim=2).abs().mean(2)

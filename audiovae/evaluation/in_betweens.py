@@ -30,7 +30,7 @@ from audiovae.level import level_db
 
 STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
-TONE_PAIRS = 16
+TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
 CLIP_PAIRS = 24
 """Neighbours in the list of clips, at most; the last with the first."""

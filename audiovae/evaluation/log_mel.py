@@ -23,24 +23,18 @@ def stft_magnitude(
     return stft.abs()
 
 
-def log_mel_db(
-    magnitude: Float[Tensor, "*batch bins frames"], sample_rate: int
-) -> Float[Tensor, "*batch mels frames"]:
+def log_mel_db(magnitude: Float[Tensor, "*batch bins frames"], sample_rate: int) -> Float[Tensor, "*batch mels frames"]:
     """Levels of slaney mel bands, as amplitudes in dB; no floor but that of the logarithm."""
     bank = mel_bank(sample_rate=sample_rate, n_fft=2 * (magnitude.shape[-2] - 1), n_mels=N_MELS).to(magnitude)
     return 20 * (bank @ magnitude).clamp_min(SILENT).log10()
 
 
-def with_floor(
-    level_db: Float[Tensor, "*shape"], reference_db: Float[Tensor, "*reference"]
-) -> Float[Tensor, "*shape"]:
+def with_floor(level_db: Float[Tensor, "*shape"], reference_db: Float[Tensor, "*reference"]) -> Float[Tensor, "*shape"]:
     """Levels, with those ``RANGE_DB`` under the reference's peak raised to there."""
     return level_db.clamp_min(float(reference_db.max()) - RANGE_DB)
 
 
-def distance_db(
-    level_db: Float[Tensor, "*shape"], reference_db: Float[Tensor, "*shape"]
-) -> float:
+def distance_db(level_db: Float[Tensor, "*shape"], reference_db: Float[Tensor, "*shape"]) -> float:
     """RMS difference in dB, both above the reference's floor."""
     difference = with_floor(level_db, reference_db) - with_floor(reference_db, reference_db)
     return float(difference.square().mean().sqrt())

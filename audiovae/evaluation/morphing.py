@@ -17,13 +17,15 @@ Sound = Float[Tensor, "bins frames"]
 HARMONICS, CANCELLED_BINS = 20, 3
 """Harmonics that make a pitch salient; bins on either side of each that are cancelled with it."""
 COMPRESSION = 0.67
-"""Power that magnitudes are raised to, so that a formant does not outshout the fundamental (Tolonen & Karjalainen, 2000)."""
+"""Power that magnitudes are raised to, lest a formant outshouts the fundamental (Tolonen & Karjalainen, 2000)."""
 PITCH_RANGE_HZ = (80.0, 1000.0)
 PITCH_STEPS_AN_OCTAVE = 480
 
 
 def db_average(a: Sound, b: Sound, weight: float) -> Sound:
     """The crossfade in dB, which a decoder that is linear in log magnitudes makes, whatever its encoder did."""
+    if weight in (0, 1):
+        return b if weight else a
     floor = float(torch.maximum(a.max(), b.max())) * 10 ** (-RANGE_DB / 20)
     return torch.lerp(a.clamp_min(floor).log(), b.clamp_min(floor).log(), weight).exp()
 

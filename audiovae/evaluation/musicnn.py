@@ -66,9 +66,7 @@ class MusiCNN:
         hidden = pooled @ self._weight("dense", 0, "kernel") + self._weight("dense", 0, "bias")
         return self._normalise(hidden.relu(), 10)
 
-    def _front(
-        self, image: Float[Tensor, "batch 1 frames 96"], index: int
-    ) -> Float[Tensor, "batch channels frames"]:
+    def _front(self, image: Float[Tensor, "batch 1 frames 96"], index: int) -> Float[Tensor, "batch channels frames"]:
         """Two banks of filters for timbre (7 frames wide, most bands high) and three for rhythm (one band high)."""
         kernel = 7 if index < 2 else self._weight("conv2d", index, "kernel").shape[0]
         padded = functional.pad(image, (0, 0, (kernel - 1) // 2, kernel - 1 - (kernel - 1) // 2))
@@ -98,7 +96,4 @@ def _folder() -> Path | None:
 def _network() -> MusiCNN:
     folder = _folder()
     assert folder is not None, "ask why_not_musicnn first"
-    return MusiCNN(
-        read_bundle((folder / ".index").read_bytes(), (folder / ".data-00000-of-00001").read_bytes())
-    )
-
+    return MusiCNN(read_bundle((folder / ".index").read_bytes(), (folder / ".data-00000-of-00001").read_bytes()))

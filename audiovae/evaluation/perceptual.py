@@ -16,11 +16,11 @@ def why_not_zimtohrli() -> str | None:
     return None if find_spec("zimtohrli") else "zimtohrli is not installed (pip install 'audiovae[evaluate]')"
 
 
-def zimtohrli_mos(
-    target: Float[Tensor, "1 samples"], output: Float[Tensor, "1 samples"], sample_rate: int
-) -> float:
+def zimtohrli_mos(target: Float[Tensor, "1 samples"], output: Float[Tensor, "1 samples"], sample_rate: int) -> float:
     """Predicted mean opinion score of the output beside its target: 5 can't be told apart, 1 is bad."""
     from zimtohrli import mos_from_signals
 
-    true, made = (Audio(waveform, sample_rate).resample(SAMPLE_RATE).waveform[0].numpy() for waveform in (target, output))
+    true, made = (
+        Audio(waveform, sample_rate).resample(SAMPLE_RATE).waveform[0].numpy() for waveform in (target, output)
+    )
     return float(mos_from_signals(true, made))

@@ -23,7 +23,7 @@ def log_mel_error_db(
 def spectral_convergence_db(
     target: Float[Tensor, "channels samples"], output: Float[Tensor, "channels samples"]
 ) -> float:
-    """20 log10(|| |output| - |target| || / || target ||) of STFT magnitudes; lower is closer, 0 is as far as silence."""
+    """20 log10(|| |output| - |target| || / || target ||) of STFT magnitudes; lower is closer, silence has 0."""
     return float(20 * _convergence(stft_magnitude(target), stft_magnitude(output)).log10().clamp_min(IDENTICAL_DB / 20))
 
 

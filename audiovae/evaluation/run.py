@@ -87,9 +87,7 @@ def evaluate(
     progress(0, total)
     for index, clip in enumerate(clips):
         try:
-            records.append(
-                record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force)
-            )
+            records.append(record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force))
         except (InputError, OSError) as error:
             failures.append(Failure(str(clip.path), str(error).removeprefix(f"{clip.path}: ")))
         progress(index + 1, total)
@@ -113,7 +111,7 @@ def evaluate(
         clip_pairs=clip_in_betweens(models, [record.latents for record in records]),
         realism={name: realism(codec, priors[name], latents[name], real) for name, codec in models.items()},
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
-        not_measured=_not_measured(len(real)),
+        not_measured=_not_measured(),
     )
 
 
@@ -143,6 +141,6 @@ def _fd_musicnn(records: Sequence[Record], way: str) -> Summary:
     return Summary(frechet_distance(torch.cat(made), torch.cat(true)), math.nan, sum(len(one) for one in made))
 
 
-def _not_measured(seconds: int) -> list[str]:
+def _not_measured() -> list[str]:
     reasons = {"Zimtohrli MOS": why_not_zimtohrli(), "FD-MusiCNN": why_not_musicnn()}
     return [f"{what}: {why}" for what, why in reasons.items() if why]

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SECONDS = 1.5
-HIGHEST_HZ = 16_000.0
+SECONDS = 1.0
+HIGHEST_HZ = 12_000.0
 FORMANT_OCTAVES, FORMANT_DB = 0.6, 14.0
 """Width and height of the formant."""
 

@@ -1,0 +1,100 @@
+"""``audiovae evaluate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from audiovae.cli import options
+from audiovae.cli.report import Report
+
+if TYPE_CHECKING:
+    from audiovae.evaluation.run import Evaluation
+
+SHOWN_FAILURES = 10
+
+
+def evaluate(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CLIPS...]", help="Recordings, and folders of them.", show_default="the examples"),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the report; a second run goes on where one was stopped.")
+    ] = Path("evaluation"),
+    checkpoint: options.CheckpointOption = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Another checkpoint beside it, such as an autoencoder; repeatable."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Clips of each folder at most, spread evenly.")] = None,
+    device: options.DeviceOption = "auto",
+    quality: options.QualityOption = "standard",
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure all again, and replace the report of another evaluation.")
+    ] = False,
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Measure a model on recordings, beside ceilings and baselines; write a page with tables, pictures and sounds."""
+    others = dict(_name_and_file(text) for text in compare or [])
+    if len(others) < len(compare or []):
+        raise typer.BadParameter("the same name is given twice", param_hint="--compare")
+    from audiovae.codec import load
+    from audiovae.evaluation.clips import example_folder, find_clips
+    from audiovae.evaluation.report import FIGURES, PAGE, check_report, write_report
+    from audiovae.evaluation.run import evaluate as run
+    from audiovae.evaluation.run import with_baselines
+
+    report = Report(as_json=as_json, quiet=quiet)
+    found = find_clips(clips or [example_folder()], limit=limit)
+    loaded = {name: load(path, device=device) for name, path in others.items()}
+    models = with_baselines(load(checkpoint, device=device), loaded)
+    settings = {"models": {name: codec.fingerprint for name, codec in models.items()}, "quality": quality}
+    check_report(out, settings, force=force)
+    with report.progress("evaluating") as advance:
+        evaluation = run(models, found, out / "clips", quality=quality, force=force, progress=advance)
+    facts = write_report(evaluation, out, settings)
+    _say(evaluation, report)
+    written = [str(out / PAGE), str(out / FIGURES)]
+    report.finish(f"wrote {', '.join(written)}: {_counts(evaluation)}", facts | {"written": written})
+    if evaluation.failures:
+        raise typer.Exit(1)
+
+
+def _name_and_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise typer.BadParameter(f"{text}: want NAME=FILE, as in AE=runs/ae/model.safetensors", param_hint="--compare")
+    return name, Path(path)
+
+
+def _say(evaluation: "Evaluation", report: Report) -> None:
+    """The main figures, what is missing, and which clips failed."""
+    for failure in evaluation.failures[:SHOWN_FAILURES]:
+        typer.echo(f"audiovae: {failure.clip}: {failure.reason}", err=True)
+    for line in evaluation.not_measured:
+        report.say(f"not measured: {line}")
+    if report.chatty:
+        _print_tables(evaluation)
+
+
+def _print_tables(evaluation: "Evaluation") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from audiovae.evaluation.tables import lecture_table, reconstruction_table
+
+    for table in (reconstruction_table(evaluation), lecture_table(evaluation)):
+        shown = Table(box=None)
+        for title in table.header:
+            shown.add_column(title, overflow="fold")
+        for row in table.rows:
+            shown.add_row(*row)
+        Console().print(shown)
+
+
+def _counts(evaluation: "Evaluation") -> str:
+    failed = f", {len(evaluation.failures)} failed" if evaluation.failures else ""
+    return f"{len(evaluation.records)} clips{failed}"

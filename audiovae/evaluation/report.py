@@ -1,0 +1,173 @@
+"""The report: one page that holds all it shows, and the same figures as JSON."""
+
+import base64
+import io
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from audiovae.errors import InputError
+from audiovae.evaluation.latent_map import latent_map
+from audiovae.evaluation.records import Record
+from audiovae.evaluation.run import Evaluation
+from audiovae.evaluation.tables import Table, in_between_table, lecture_table, realism_table, reconstruction_table
+from audiovae.json_text import to_json
+from audiovae.whole_file import whole_file
+
+PAGE, FIGURES = "report.html", "report.json"
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b22; }
+table { border-collapse: collapse; margin: 1rem 0; font-size: .875rem; display: block; overflow-x: auto; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #d9d9e0; text-align: right; }
+th:first-child, td:first-child, th.text, td.text { text-align: left; }
+img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
+.sounds { display: flex; flex-wrap: wrap; gap: .7rem 1.2rem; } .sounds label { display: block; font-size: .875rem; }
+.note { color: #55555f; max-width: 60rem; }
+"""
+
+_NOTES = {
+    "Side by side": "Ratios are to the same model's reconstructions: 1 is as real as those. The KL bounds what "
+    "the latents tell. PCA has no prior of its own: its samples are of one fitted to these very clips.",
+    "Reconstruction": "Mean over clips with 95 % confidence interval. Griffin-Lim only: no phase is taken from the "
+    "input. True bands is the ceiling of the front end: the clip's own bands through the same inversion and "
+    "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
+    "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "
+    "larger values.",
+    "In-betweens of tones, different pitch": "Synthetic tones whose true in-betweens are known. Truth-relative error: "
+    "0 is the truth, 1 a crossfade in dB. A second pitch beside the first means that both ends are heard. Residuals: "
+    "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
+    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again.",
+    "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
+    "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
+    "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips, the same amount of each kind.",
+}
+
+
+def check_report(folder: Path, settings: dict[str, Any], *, force: bool) -> None:
+    """Raises InputError if the folder holds a report of another evaluation and ``force`` is off."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, not a folder")
+    for name in (PAGE, FIGURES):
+        if (folder / name).exists() and not force and _settings_of(folder) != to_json(settings):
+            raise InputError(f"{folder}: holds the report of another evaluation (use --force to overwrite)")
+
+
+def write_report(evaluation: Evaluation, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Writes both files, each whole; returns what the JSON says."""
+    facts = {"settings": settings} | figures(evaluation)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((PAGE, page(evaluation)), (FIGURES, to_json(facts, indent=2) + "\n")):
+        with whole_file(folder / name, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+    return facts
+
+
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """Every number of the evaluation."""
+    return {
+        "reconstruction": _plain(evaluation.reconstruction),
+        "in_betweens": _plain(evaluation.tones | {"clips": evaluation.clip_pairs}),
+        "fd_mfcc": evaluation.realism,
+        "latent_use": {name: asdict(use) for name, use in evaluation.latent_use.items()},
+        "clips": [
+            {"path": str(record.clip.path), "name": record.clip.name, "group": record.clip.group}
+            | {"measures": record.measures}
+            for record in evaluation.records
+        ],
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        "not_measured": evaluation.not_measured,
+    }
+
+
+def page(evaluation: Evaluation) -> str:
+    """HTML that needs no other file and no network."""
+    sections = {
+        "Side by side": lecture_table(evaluation),
+        "Reconstruction": reconstruction_table(evaluation),
+        "In-betweens of tones, different pitch": in_between_table(evaluation.tones["different pitch"]),
+        "In-betweens of tones, same pitch": in_between_table(evaluation.tones["same pitch"]),
+        "In-betweens of the clips": in_between_table(evaluation.clip_pairs),
+        "Like real sounds?": realism_table(evaluation),
+    }
+    body = [f"<h1>audiovae evaluate</h1>{_about(evaluation)}"]
+    for title, table in sections.items():
+        if table.rows:
+            body.append(f"<h2>{escape(title)}</h2><p class=note>{escape(_NOTES[title])}</p>{_html(table)}")
+    body.append(_latents(evaluation))
+    body.append("<h2>Listen</h2>" + "".join(_sounds(record) for record in evaluation.records if record.picture))
+    if evaluation.failures:
+        failed = Table(["clip", "why it was left out"], [[one.clip, one.reason] for one in evaluation.failures])
+        body.append(f"<h2>Left out</h2>{_html(failed)}")
+    head = f"<meta charset=utf-8><title>audiovae evaluate</title><style>{_STYLE}</style>"
+    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _about(evaluation: Evaluation) -> str:
+    models = Table(
+        ["model", "checkpoint", "fingerprint", "latent values a second"],
+        [
+            [name, Path(codec.checkpoint.source).name, codec.fingerprint, f"{_values(evaluation, name):.0f}"]
+            for name, codec in evaluation.models.items()
+        ],
+    )
+    seconds = sum(next(iter(record.latents.values())).duration_seconds for record in evaluation.records)
+    clips = f"{len(evaluation.records)} clips, {seconds:.0f} s in all; quality {evaluation.quality}."
+    missing = "".join(f"<p>Not measured: {escape(line)}.</p>" for line in evaluation.not_measured)
+    return f"<p>{clips} Arrows: ↓ lower is better, ↑ higher is better.</p>{missing}{_html(models)}"
+
+
+def _values(evaluation: Evaluation, name: str) -> float:
+    config = evaluation.models[name].config
+    return config.latent_rate * config.model.latent_channels
+
+
+def _latents(evaluation: Evaluation) -> str:
+    groups = {record.clip.group for record in evaluation.records}
+    labels = [record.clip.group if len(groups) > 1 else record.clip.name for record in evaluation.records]
+    latents = {name: [record.latents[name] for record in evaluation.records] for name in evaluation.models}
+    png = io.BytesIO()
+    latent_map(latents, labels).save(png, format="PNG")
+    note = (
+        "Each point is a latent frame, on the two axes along which the clips' vary most (PCA), beside samples of "
+        "N(0, I). Where the two cover each other, samples and in-betweens decode to something meaningful."
+    )
+    return f"<h2>Latent spaces</h2><p class=note>{note}</p><img alt='' src='{_embedded(png.getvalue(), 'image/png')}'>"
+
+
+def _sounds(record: Record) -> str:
+    players = "".join(
+        f"<label>{escape(way)}<br><audio controls preload=none src='{_embedded(data, 'audio/mpeg')}'></audio></label>"
+        for way, data in record.sounds.items()
+    )
+    picture = _embedded(record.picture or b"", "image/png")
+    return f"<h3>{escape(record.clip.name)}</h3><div class=sounds>{players}</div><img alt='' src='{picture}'>"
+
+
+def _embedded(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _html(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _plain(groups: dict[str, Any]) -> dict[str, Any]:
+    """Summaries as dictionaries."""
+    return {
+        group: {way: {name: asdict(value) for name, value in found.items()} for way, found in rows.items()}
+        for group, rows in groups.items()
+    }
+
+
+def _settings_of(folder: Path) -> str | None:
+    """Those of the report that is there."""
+    import json
+
+    try:
+        return to_json(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,108 @@
+"""An evaluation as tables of words: the same for the page, the terminal and Markdown."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audiovae.evaluation.in_betweens import Rows
+from audiovae.evaluation.run import PCA, Evaluation
+from audiovae.evaluation.summary import Summary
+
+RECONSTRUCTION = {
+    "log_mel_error_db": "log-mel error, dB ↓",
+    "spectral_convergence_db": "spectral convergence, dB ↓",
+    "log_spectral_distance_db": "log-spectral distance, dB ↓",
+    "multi_resolution_distance": "multi-resolution STFT distance ↓",
+    "zimtohrli_mos": "Zimtohrli MOS ↑",
+    "fd_musicnn": "FD-MusiCNN ↓",
+}
+IN_BETWEENS = {
+    "truth_relative_error": "truth-relative error ↓",
+    "second_pitch_salience": "second pitch's salience ↓",
+    "crossfade_residual": "crossfade residual",
+    "db_residual": "dB residual",
+    "descriptor_nonlinearity": "descriptors off the line ↓",
+    "step_variation": "step variation ↓",
+    "cycle": "cycle ↓",
+    "endpoint_error_db": "endpoint error, dB ↓",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under a header."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """As Markdown."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def reconstruction_table(evaluation: Evaluation) -> Table:
+    """Each group's ways through the system: models, then ceilings."""
+    measures = _measured(evaluation.reconstruction, RECONSTRUCTION)
+    rows = []
+    for group, ways in evaluation.reconstruction.items():
+        for way, found in ways.items():
+            count = found["log_mel_error_db"].count
+            rows.append([f"{group}, {count} clip{'s' * (count > 1)}", way, *_cells(found, measures)])
+    return Table(["audio", "way", *measures.values()], rows)
+
+
+def in_between_table(rows: Rows) -> Table:
+    """Methods by measures."""
+    measures = _measured({"": rows}, IN_BETWEENS)
+    return Table(["method", *measures.values()], [[name, *_cells(found, measures)] for name, found in rows.items()])
+
+
+def realism_table(evaluation: Evaluation) -> Table:
+    """FD-MFCC of each model's kinds of sounds."""
+    kinds = list(next(iter(evaluation.realism.values())))
+    rows = [[name, *(_number(found[kind], 0) for kind in kinds)] for name, found in evaluation.realism.items()]
+    return Table(["FD-MFCC to the clips ↓", *kinds], rows)
+
+
+def lecture_table(evaluation: Evaluation) -> Table:
+    """What the lecture claims of PCA, autoencoder and VAE, side by side: one row each."""
+    header = ["model", "reconstruction: log-mel error, dB ↓", "in-betweens of tones: truth-relative error ↓"]
+    header += ["in-betweens of clips: FD-MFCC ratio ↓", "prior samples: FD-MFCC ratio ↓"]
+    header += ["N(0, I) samples: FD-MFCC ratio ↓", "KL, bits a second", "active channels"]
+    rows = []
+    for name in sorted(evaluation.models, key=lambda one: one != PCA):
+        errors = [ways[name]["log_mel_error_db"] for ways in evaluation.reconstruction.values()]
+        found, use = evaluation.realism[name], evaluation.latent_use.get(name)
+        ratios = [found[kind] / found["reconstructions"] for kind in list(found)[1:]]
+        rows.append(
+            [
+                name,
+                ", ".join(error.text() for error in errors),
+                evaluation.tones["different pitch"][name]["truth_relative_error"].text(),
+                *(_number(ratio, 1) for ratio in ratios),
+                "none" if use is None else _number(use.kl_bits_a_second, 0),
+                "all" if use is None else f"{use.active_channels} of {use.channels}",
+            ]
+        )
+    return Table(header, rows)
+
+
+def _measured(groups: Mapping[str, Rows], titles: dict[str, str]) -> dict[str, str]:
+    """Those columns of which anything is known."""
+    known = {
+        name
+        for rows in groups.values()
+        for found in rows.values()
+        for name, value in found.items()
+        if not math.isnan(value.mean)
+    }
+    return {name: title for name, title in titles.items() if name in known}
+
+
+def _cells(found: Mapping[str, Summary], measures: Mapping[str, str]) -> list[str]:
+    return [found[name].text() if name in found else "" for name in measures]
+
+
+def _number(value: float, digits: int) -> str:
+    return "none" if math.isnan(value) else f"{value:.{digits}f}"
