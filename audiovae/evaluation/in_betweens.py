@@ -91,7 +91,7 @@ def latent_path(codec: Codec, first: Latents, last: Latents) -> tuple[SoundPath,
     return magnitude, float(strayed)
 
 
-def _against_truth(path: SoundPath, truth: SoundPath, codec: Codec) -> dict[str, float]:
+def _against_truth(path: SoundPath, truth: Float[Tensor, "steps bins true_frames"], codec: Codec) -> dict[str, float]:
     # The decoder gives whole latent frames, a little more than there is.
     frames = min(path.shape[-1], truth.shape[-1])
     path, truth, rate = path[..., :frames], truth[..., :frames], _rate(codec)

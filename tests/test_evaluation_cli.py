@@ -1,0 +1,120 @@
+"""``audiovae evaluate``: what it writes, says and refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import noise, sweep
+from test_cli import call, misuse, refuse, work
+from tiny_codec import save_tiny
+
+from audiovae.audio import Audio
+from audiovae.evaluation import in_betweens, records, run
+
+RATE = 44_100
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (in_betweens, run):
+        monkeypatch.setattr(module, "TONE_PAIRS", 1)
+    for module in (records, run):
+        monkeypatch.setattr(module, "why_not_musicnn", lambda: "musicnn is left out")
+        monkeypatch.setattr(module, "why_not_zimtohrli", lambda: "zimtohrli is left out")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save_tiny(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    Audio(sweep(samples=RATE), RATE).save(folder / "<a>.wav")
+    Audio(noise(samples=RATE), RATE).save(folder / "b.wav")
+    return folder
+
+
+def evaluate(*words: object) -> list[object]:
+    return ["evaluate", *words, "--quality", "draft", "--device", "cpu"]
+
+
+def test_the_report_holds_all_it_shows(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    last = work(*evaluate(clips, "--checkpoint", checkpoint, "--out", out))
+    assert last == f"wrote {out / 'report.html'}, {out / 'report.json'}: 2 clips"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    sources = re.findall(r"(?:src|href)='?\"?([^'\" >]{0,30})", page)
+    assert sources and all(source.startswith("data:") for source in sources)
+    assert page.count("<audio") == 2 * 5 and page.count("data:audio/mpeg") == 2 * 5
+    assert page.count("data:image/png") == 3
+    assert "&lt;a&gt;" in page and "<a>" not in page
+    assert "Not measured: Zimtohrli MOS: zimtohrli is left out." in page
+    figures = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    summary = figures["reconstruction"]["/".join(clips.parts[-2:])]["VAE"]["log_mel_error_db"]
+    values = [clip["measures"]["VAE"]["log_mel_error_db"] for clip in figures["clips"]]
+    assert summary["mean"] == pytest.approx(sum(values) / 2) and summary["count"] == 2
+    assert figures["latent_use"]["VAE"]["channels"] == 8
+
+
+def test_a_bad_clip_is_reported_and_the_rest_is_measured(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    (clips / "bad.wav").write_text("no sound")
+    result = call(*evaluate(clips, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--json"))
+    assert result.exit_code == 1
+    assert re.fullmatch(r"audiovae: .*bad\.wav: damaged or not audio .*\n", result.stderr)
+    figures = json.loads(result.stdout)
+    assert len(figures["clips"]) == 2 and len(figures["failures"]) == 1
+    assert "Left out" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_another_evaluations_report_is_kept_without_force(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ["evaluate", clips / "b.wav", "--checkpoint", checkpoint, "--out", out, "--quiet"]
+    work(*first, "--quality", "draft")
+    before = (out / "report.json").read_bytes()
+    assert refuse(*first, "--quality", "best").endswith(
+        "holds the report of another evaluation (use --force to overwrite)"
+    )
+    assert (out / "report.json").read_bytes() == before
+    work(*first, "--quality", "draft")
+    assert (out / "report.json").read_bytes() == before
+    work(*first, "--quality", "standard", "--force")
+    assert (out / "report.json").read_bytes() != before
+
+
+def test_a_page_that_is_not_ours_is_kept(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    assert "use --force" in refuse(*evaluate(clips, "--checkpoint", checkpoint, "--out", tmp_path))
+    assert (tmp_path / "report.html").read_text() == "mine"
+    taken = tmp_path / "report.html"
+    assert "is a file, not a folder" in refuse(*evaluate(clips, "--checkpoint", checkpoint, "--out", taken))
+
+
+def test_models_are_compared_by_name(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other.safetensors", seed=1)
+    out = tmp_path / "out"
+    work(*evaluate(clips, "--checkpoint", checkpoint, "--compare", f"AE={other}", "--out", out, "--limit", 1))
+    figures = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    (ways,) = figures["reconstruction"].values()
+    assert list(ways) == ["VAE", "PCA", "AE", "true bands", "true magnitudes"]
+    assert len(figures["clips"]) == 1 and figures["fd_mfcc"]["AE"]["in-betweens"] is None
+    assert "true magnitudes" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_wrong_usage_is_said(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    assert "want NAME=FILE" in misuse(*evaluate(clips, "--compare", "AE"))
+    assert "given twice" in misuse(*evaluate(clips, "--compare", "A=x", "--compare", "A=y"))
+    words = [clips, "--checkpoint", checkpoint, "--out", tmp_path / "out"]
+    assert "--compare PCA: the name is taken" in refuse(*evaluate(*words, "--compare", f"PCA={checkpoint}"))
+    assert refuse(*evaluate(tmp_path / "none", "--out", tmp_path / "out")).endswith("none: no such file or folder")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_clips_the_examples_are_measured(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiovae.evaluation.clips.EXAMPLE_FOLDERS", (tmp_path / "nowhere", clips))
+    assert work(*evaluate("--checkpoint", checkpoint, "--out", tmp_path / "out")).endswith("2 clips")

@@ -1,0 +1,117 @@
+"""The morph measures tell truth from crossfades, on tones whose in-betweens are known."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.evaluation.morphing import (
+    crossfade_residual,
+    db_average,
+    db_residual,
+    descriptor_nonlinearity,
+    endpoint_error_db,
+    hard_switch,
+    second_pitch_salience,
+    step_variation,
+    truth_relative_error,
+)
+from audiovae.evaluation.tones import SECONDS, Tone, tone_pairs
+
+RATE = 44_100
+WEIGHTS = [step / 8 for step in range(9)]
+PAIRS = 5
+
+
+def magnitudes(first: Tone, last: Tone) -> dict[str, Tensor]:
+    """The true path and its controls; all tones at one level."""
+    sounds = [first.between(last, weight).waveform(RATE) for weight in WEIGHTS]
+    sounds = [0.1 * sound / sound.square().mean().sqrt() for sound in sounds]
+    truth = torch.cat([stft_magnitude(sound) for sound in sounds])
+    return {
+        "truth": truth,
+        "mix": torch.cat([stft_magnitude(torch.lerp(sounds[0], sounds[-1], weight)) for weight in WEIGHTS]),
+        "db": torch.stack([db_average(truth[0], truth[-1], weight) for weight in WEIGHTS]),
+        "switch": torch.stack([hard_switch(truth[0], truth[-1], weight) for weight in WEIGHTS]),
+    }
+
+
+@pytest.fixture(scope="module")
+def paths() -> list[dict[str, Tensor]]:
+    return [magnitudes(*pair) for pair in tone_pairs(PAIRS, same_pitch=False)]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_truth_relative_error_is_0_for_the_truth_1_for_the_db_average_and_more_for_a_mix(
+    paths: list[dict[str, Tensor]],
+) -> None:
+    for path in paths:
+        assert truth_relative_error(path["truth"], path["truth"], RATE) == 0
+        assert truth_relative_error(path["db"], path["truth"], RATE) == 1
+        assert truth_relative_error(path["mix"], path["truth"], RATE) > 1
+        assert truth_relative_error(path["switch"], path["truth"], RATE) > 1
+
+
+def test_crossfades_are_explained_by_their_ends_and_the_truth_is_not(paths: list[dict[str, Tensor]]) -> None:
+    for path in paths:
+        assert crossfade_residual(path["switch"]) == pytest.approx(0, abs=1e-6)
+        assert db_residual(path["switch"], RATE) == pytest.approx(0, abs=1e-4)
+        assert crossfade_residual(path["mix"]) < 0.15
+        assert crossfade_residual(path["truth"]) > 0.85
+        assert db_residual(path["truth"], RATE) > 0.7
+    # In dB, the average is the crossfade.
+    assert mean([db_residual(path["db"], RATE) for path in paths]) < 0.35
+
+
+def test_a_residual_can_not_be_explained_by_negative_shares() -> None:
+    ends = torch.rand(2, 8, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    mixed = 0.3 * ends[0] + 0.6 * ends[1]
+    assert crossfade_residual(torch.stack([ends[0], mixed, ends[1]])) == pytest.approx(0, abs=1e-7)
+    beyond = (2 * ends[0] - 0.5 * ends[1]).clamp_min(0)
+    assert crossfade_residual(torch.stack([ends[0], beyond, ends[1]])) > 0.1
+
+
+def test_a_mix_holds_two_pitches_and_a_tone_one(paths: list[dict[str, Tensor]]) -> None:
+    assert max(second_pitch_salience(path["truth"][4], RATE) for path in paths) <= 0.1
+    assert mean([second_pitch_salience(path["mix"][4], RATE) for path in paths]) >= 0.4
+    assert mean([second_pitch_salience(path["db"][4], RATE) for path in paths]) >= 0.2
+
+
+def test_a_switch_is_uneven_and_even_steps_are_even(paths: list[dict[str, Tensor]]) -> None:
+    for path in paths:
+        assert step_variation(path["switch"], RATE) == pytest.approx(7**0.5, abs=1e-4)  # one step of eight
+        assert step_variation(path["truth"], RATE) < 0.35
+
+
+def test_descriptors_of_the_truth_stay_near_the_line_and_those_of_a_third_sound_do_not() -> None:
+    first, last = next(iter(tone_pairs(1, same_pitch=True)))
+    truth = magnitudes(first, last)["truth"]
+    third = torch.cat([truth[:4], truth[4:5].flip(1), truth[5:]])
+    assert descriptor_nonlinearity(truth, RATE) < 0.5
+    assert descriptor_nonlinearity(third, RATE) > 2 * descriptor_nonlinearity(truth, RATE)
+
+
+def test_endpoint_error_is_of_the_ends_alone(paths: list[dict[str, Tensor]]) -> None:
+    for path in paths:
+        assert endpoint_error_db(path["mix"], path["truth"], RATE) == 0
+        assert endpoint_error_db(path["mix"].flip(0), path["truth"], RATE) > 3
+
+
+def test_tones_lie_between_their_ends() -> None:
+    first, last = next(iter(tone_pairs(1, same_pitch=False)))
+    assert first.between(last, 0.0) == first and first.between(last, 1.0) == last
+    assert first.between(last, 0.5).pitch_octaves == pytest.approx((first.pitch_octaves + last.pitch_octaves) / 2)
+    assert 2.5 / 12 <= abs(first.pitch_octaves - last.pitch_octaves) <= 10.5 / 12
+    same = next(iter(tone_pairs(1, same_pitch=True)))
+    assert same[0].pitch_octaves == same[1].pitch_octaves and same[0] != same[1]
+
+
+def test_a_tone_has_its_pitch_and_length() -> None:
+    sound = Tone(8.0, -6.0, 10.0, -3.0, -6.0, 0.0).waveform(RATE)
+    assert sound.shape == (1, round(SECONDS * RATE))
+    spectrum = torch.fft.rfft(sound[0]).abs()
+    partials = spectrum[[256 * number for number in range(1, 6)]]  # 2 ** 8 Hz, in bins of 1 Hz
+    assert (partials > 20 * spectrum[[256 * number + 128 for number in range(1, 6)]]).all()
