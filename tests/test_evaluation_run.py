@@ -22,7 +22,7 @@ from audiovae.evaluation.in_betweens import CLIP_PAIRS, neighbours
 from audiovae.evaluation.latent_map import latent_map, principal_axes
 from audiovae.evaluation.latent_use import latent_use
 from audiovae.evaluation.realism import fit_prior, realism
-from audiovae.evaluation.records import TRUE_BANDS, TRUE_MAGNITUDES
+from audiovae.evaluation.records import TRUE_BANDS, TRUE_MAGNITUDES, record_clip
 from audiovae.evaluation.run import PCA, evaluate, with_baselines
 from audiovae.latents import Latents
 
@@ -96,25 +96,28 @@ def test_what_is_done_is_not_done_again_unless_it_changed(
 ) -> None:
     models, kept = with_baselines(codec, {}), tmp_path / "kept"
     clips = find_clips([folder / "a.wav", folder / "b.flac"])
-    first = evaluate(models, clips, kept, quality="draft")
     loaded: list[str] = []
 
     def counted(clip: Clip, codec: Codec) -> Audio:
         loaded.append(clip.name)
         return load_clip(clip, codec)
 
+    def measured(*, force: bool = False) -> list[dict[str, dict[str, float]]]:
+        loaded.clear()
+        return [record_clip(clip, models, kept, quality="draft", shown=False, force=force).measures for clip in clips]
+
     monkeypatch.setattr(records, "load_clip", counted)
-    again = evaluate(models, clips, kept, quality="draft")
-    assert not loaded
-    assert again.reconstruction == first.reconstruction and again.realism == first.realism
-    (kept / f"{records._key(clips[0], models, 'draft', True)}.safetensors").write_bytes(b"damaged")
+    first = measured()
+    assert measured() == first and not loaded
+    files = sorted(kept.iterdir())
+    files[0].write_bytes(b"damaged")
+    assert measured() == first and len(loaded) == 1
     Audio(noise(samples=RATE), RATE).save(folder / "b.flac", force=True)
-    changed = evaluate(models, clips, kept, quality="draft")
+    changed = measured()
+    assert loaded == ["b"]
+    assert changed[0] == first[0] and changed[1] != first[1]
+    measured(force=True)
     assert loaded == ["a", "b"]
-    assert changed.records[0].measures == first.records[0].measures
-    assert changed.records[1].measures != first.records[1].measures
-    evaluate(models, clips, kept, quality="draft", force=True)
-    assert loaded == ["a", "b", "a", "b"]
 
 
 def test_an_interrupt_keeps_what_is_done(codec: Codec, folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation as tables of words: the same for the page, the terminal and Markdown."""
+"""An evaluation as tables of words: the same for the page, the terminal and documents."""
 
 import math
 from collections.abc import Mapping
@@ -34,11 +34,6 @@ class Table:
 
     header: list[str]
     rows: list[list[str]]
-
-    def markdown(self) -> str:
-        """As Markdown."""
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def reconstruction_table(evaluation: Evaluation) -> Table:
