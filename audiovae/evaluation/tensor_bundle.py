@@ -5,6 +5,7 @@ Each value is a protocol buffer (``BundleEntryProto``): 1 type, 2 shape, 4 offse
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def _entries(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes
         place += length
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, "int | bytes"]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """Numbers and values of a protocol buffer's fields."""
     place = 0
     while place < len(message):
