@@ -57,13 +57,16 @@ def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: 
     return _summaries(found)
 
 
-def clip_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Mapping[str, Latents]]) -> Rows:
+def clip_in_betweens(
+    codecs: Mapping[str, Codec], clips: Mapping[str, Sequence[Latents]], *, advance: Callable[[], None]
+) -> Rows:
     """Models, on pairs of clips; of what lies between real sounds nobody knows the truth."""
     found: dict[str, list[dict[str, float]]] = {}
     for name, codec in codecs.items():
-        for first, last in neighbours([latents[name] for latents in clips]):
+        for first, last in neighbours(clips[name]):
             path, cycle = latent_path(codec, first, last)
             found.setdefault(name, []).append(_blind(path, codec) | {"cycle": cycle})
+        advance()
     return _summaries(found)
 
 

@@ -77,4 +77,4 @@ def _write_legend(picture: Image.Image, colours: dict[str, tuple[int, int, int]]
     for line, (name, colour) in enumerate(lines[:LEGEND_LINES]):
         top = MARGIN + 20 * line
         draw.ellipse((left, top + 3, left + 8, top + 11), colour)
-        draw.text((left + 16, top), name.encode("ascii", "replace").decode()[:34], _TEXT, font)
+        draw.text((left + 16, top), name.encode("ascii", "replace").decode()[:30], _TEXT, font)

@@ -4,7 +4,7 @@ FD-MFCC is the Fréchet distance of MFCC statistics (``frechet.mfcc_features``) 
 squared dB, of no meaning by itself, and smaller sets give larger values: compare within one evaluation only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,12 @@ PRIOR_FRAMES = 16
 
 
 def realism(
-    codec: Codec, prior: Prior, clips: Sequence[Latents], real: Float[Tensor, "seconds features"]
+    codec: Codec,
+    prior: Prior,
+    clips: Sequence[Latents],
+    real: Float[Tensor, "seconds features"],
+    *,
+    advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """FD-MFCC to the real clips' features, of four kinds of sounds, as many seconds of each as there are clips.
 
@@ -35,7 +40,9 @@ def realism(
         "prior samples": _samples(prior, clips),
         "N(0, I) samples": _samples(Prior.standard(codec.config.model.latent_channels), clips),
     }
-    return {name: _distance(codec, sounds, real) for name, sounds in kinds.items()}
+    distances = {name: _distance(codec, sounds, real) for name, sounds in kinds.items()}
+    advance()
+    return distances
 
 
 def fit_prior(clips: Sequence[Latents]) -> Prior:

@@ -81,7 +81,7 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = len(clips) + 2 * TONE_PAIRS
+    total = len(clips) + 2 * TONE_PAIRS + 2 * len(models)
     shown = {round(place) for place in torch.linspace(0, len(clips) - 1, min(SHOWN_CLIPS, len(clips))).tolist()}
     records, failures = [], []
     progress(0, total)
@@ -94,8 +94,12 @@ def evaluate(
     if not records:
         raise InputError(f"{failures[0].clip}: {failures[0].reason} (none of {len(clips)} clips could be used)")
     done = iter(range(len(clips) + 1, total + 1))
+
+    def advance() -> None:
+        progress(next(done), total)
+
     tones = {
-        kind: tone_in_betweens(models, same_pitch=same_pitch, advance=lambda: progress(next(done), total))
+        kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
     latents = {name: [record.latents[name] for record in records] for name in models}
@@ -108,8 +112,10 @@ def evaluate(
         failures=failures,
         reconstruction=_reconstruction(records),
         tones=tones,
-        clip_pairs=clip_in_betweens(models, [record.latents for record in records]),
-        realism={name: realism(codec, priors[name], latents[name], real) for name, codec in models.items()},
+        clip_pairs=clip_in_betweens(models, latents, advance=advance),
+        realism={
+            name: realism(codec, priors[name], latents[name], real, advance=advance) for name, codec in models.items()
+        },
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
         not_measured=_not_measured(),
     )
