@@ -76,23 +76,11 @@ def _say(evaluation: "Evaluation", report: Report) -> None:
         typer.echo(f"audiovae: {failure.clip}: {failure.reason}", err=True)
     for line in evaluation.not_measured:
         report.say(f"not measured: {line}")
-    if report.chatty:
-        _print_tables(evaluation)
-
-
-def _print_tables(evaluation: "Evaluation") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from audiovae.evaluation.tables import lecture_table, reconstruction_table
-
-    for table in (reconstruction_table(evaluation), lecture_table(evaluation)):
-        shown = Table(box=None)
-        for title in table.header:
-            shown.add_column(title, overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        Console().print(shown)
+    for group, ways in evaluation.reconstruction.items():
+        errors = {way: measures["log_mel_error_db"] for way, measures in ways.items()}
+        count = next(iter(errors.values())).count
+        report.say(f"{group}, {count} clip{'s' * (count > 1)}, log-mel error in dB:")
+        report.say("  " + ",  ".join(f"{way} {error.text()}" for way, error in errors.items()))
 
 
 def _counts(evaluation: "Evaluation") -> str:
