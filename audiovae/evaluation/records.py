@@ -35,6 +35,8 @@ from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
 MP3_LEVEL = 0.5
 """libsndfile's scale from 0, the best, to 1."""
+PICTURE_COLOURS = 64
+"""Enough for a picture of levels; with all of them, a page of ten clips would be twice as large."""
 TARGET, TRUE_BANDS, TRUE_MAGNITUDES = "target", "true bands", "true magnitudes"
 
 
@@ -150,7 +152,8 @@ def _features(codec: Codec, target: Audio) -> Float[Tensor, "seconds features"]:
 def _picture(codec: Codec, sounds: Mapping[str, Float[Tensor, "1 samples"]]) -> UInt8[Tensor, " bytes"]:
     spectrograms = [codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in sounds.values()]
     png = io.BytesIO()
-    draw_spectrograms(spectrograms, list(sounds), config=codec.config.spectrogram).save(png, format="PNG")
+    picture = draw_spectrograms(spectrograms, list(sounds), config=codec.config.spectrogram)
+    picture.quantize(PICTURE_COLOURS).save(png, format="PNG")
     return _as_tensor(png)
 
 

@@ -96,7 +96,7 @@ def _measured(groups: Mapping[str, Rows], titles: dict[str, str]) -> dict[str, s
 
 
 def _cells(found: Mapping[str, Summary], measures: Mapping[str, str]) -> list[str]:
-    return [found[name].text() if name in found else "" for name in measures]
+    return ["–" if math.isnan(found[name].mean) else found[name].text() for name in measures]
 
 
 def _number(value: float, digits: int) -> str:
