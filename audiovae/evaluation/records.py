@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from audiovae.audio import Audio
@@ -35,7 +36,7 @@ from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
 MP3_LEVEL = 0.5
 """libsndfile's scale from 0, the best, to 1."""
-PICTURE_COLOURS = 64
+PICTURE_COLOURS = 128
 """Enough for a picture of levels; with all of them, a page of ten clips would be twice as large."""
 TARGET, TRUE_BANDS, TRUE_MAGNITUDES = "target", "true bands", "true magnitudes"
 
@@ -153,7 +154,7 @@ def _picture(codec: Codec, sounds: Mapping[str, Float[Tensor, "1 samples"]]) -> 
     spectrograms = [codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in sounds.values()]
     png = io.BytesIO()
     picture = draw_spectrograms(spectrograms, list(sounds), config=codec.config.spectrogram)
-    picture.quantize(PICTURE_COLOURS).save(png, format="PNG")
+    picture.quantize(PICTURE_COLOURS, method=Image.Quantize.MAXCOVERAGE).save(png, format="PNG")
     return _as_tensor(png)
 
 
