@@ -17,15 +17,13 @@ SHOWN_FAILURES = 10
 def evaluate(
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[CLIPS...]", readable=False, help="Recordings, and folders of them.", show_default="the examples"
+        options.PathArgument(
+            metavar="[CLIPS...]", help="Recordings, and folders of them.", show_default="the examples"
         ),
     ] = None,
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="DIR", readable=False, help="Folder for the report; a second run goes on where one was stopped."
-        ),
+        options.PathOption(metavar="DIR", help="Folder for the report; a second run goes on where one was stopped."),
     ] = Path("evaluation"),
     checkpoint: options.CheckpointOption = None,
     compare: Annotated[
