@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Checkpoint, load_checkpoint
+from audiovae.chunks import analysis_chunks, chunks, recording_level_db
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.griffin_lim import griffin_lim
@@ -67,10 +68,12 @@ class Codec:
         recording = AudioFile(source) if isinstance(source, str | Path) else source
         if isinstance(recording, Audio):
             _check_audio(recording)
-        level_db, means, logvars = self._level_db(recording), [], []
-        for waveform, keep in self._analysis_chunks(recording, self._gain(level_db)):
+        level_db, means, logvars = recording_level_db(recording, self.config), [], []
+        context = self.checkpoint.model.context_latent_frames
+        pieces = analysis_chunks(recording, level_db, self.config, size=CHUNK_LATENT_FRAMES, context=context)
+        for waveform, keep in pieces:
             with torch.inference_mode():
-                spectrogram = self.spectrogram(waveform.to(self.device), center=False)
+                spectrogram = self.spectrogram(waveform[:, None].to(self.device), center=False)
                 posterior = self.checkpoint.model.encode(spectrogram)
             means.append(posterior.mean[..., keep].cpu())
             logvars.append(posterior.logvar[..., keep].cpu())
@@ -139,34 +142,11 @@ class Codec:
                 f"but there are {latents.latent_frames}"
             )
 
-    def _gain(self, level_db: float) -> float:
-        """From a recording's level to the one the model works at; silence stays as it is."""
-        return 10 ** ((self.config.spectrogram.level_db - level_db) / 20) if level_db > -math.inf else 1.0
-
-    def _level_db(self, recording: Audio | AudioFile) -> float:
-        meter = LevelMeter()
-        for block in recording.blocks(recording.sample_rate, CHUNK_LATENT_FRAMES * self.config.latent_hop_length):
-            meter.add(block)
-        return meter.level_db
-
-    def _analysis_chunks(
-        self, recording: Audio | AudioFile, gain: float
-    ) -> Iterator[tuple[Float[Tensor, "channels 1 samples"], slice]]:
-        """Pieces of waveform with all the context that their latent frames depend on, and which frames to keep."""
-        config, context = self.config, self.checkpoint.model.context_latent_frames
-        hop, half_window = config.latent_hop_length, config.spectrogram.n_fft // 2
-        blocks = recording.blocks(config.spectrogram.sample_rate, CHUNK_LATENT_FRAMES * hop)
-        window = _SlidingWindow(blocks, recording.channels)
-        total = count_latent_frames(recording.samples, recording.sample_rate, config)
-        for first, last, keep in _chunks(total, CHUNK_LATENT_FRAMES, context):
-            end = last * hop - config.spectrogram.hop_length + half_window
-            yield window.take(first * hop - half_window, end)[:, None].float() * gain, keep
-
     def _spectrogram_chunks(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
     ) -> Iterator[Float[Tensor, "channels n_bands frames"]]:
         model, stride = self.checkpoint.model, self.config.model.time_stride
-        for first, last, keep in _chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, model.context_latent_frames):
+        for first, last, keep in chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, model.context_latent_frames):
             with torch.inference_mode():
                 spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
@@ -218,39 +198,6 @@ def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
     model = checkpoint.model.to(name).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue], torch forgot it
     spectrogram = Spectrogram(checkpoint.config.spectrogram).to(name)
     return Codec(replace(checkpoint, model=model), torch.device(name), spectrogram)
-
-
-class _SlidingWindow:
-    """Reads forward through a stream of blocks; outside the recording there are zeros."""
-
-    def __init__(self, blocks: Iterator[Tensor], channels: int) -> None:
-        self.blocks, self.buffer, self.start = blocks, torch.zeros(channels, 0), 0
-
-    def take(self, first: int, last: int) -> Float[Tensor, "channels samples"]:
-        """Samples ``first`` to ``last`` (excluded); ``first`` never goes back."""
-        self.buffer = self.buffer[:, max(0, first - self.start) :]
-        self.start = max(self.start, first)
-        pieces, end = [self.buffer], self.start + self.buffer.shape[1]
-        while end < last and (block := next(self.blocks, None)) is not None:
-            pieces.append(block)
-            end += block.shape[1]
-        self.buffer = torch.cat(pieces, dim=1)
-        inside = self.buffer[:, : last - self.start]
-        left = max(0, -first) if self.start == 0 else 0
-        return functional.pad(inside, (left, last - first - left - inside.shape[1]))
-
-
-def _chunks(total: int, size: int, context: int) -> Iterator[tuple[int, int, slice]]:
-    """Pieces of ``total`` frames with context on either side, and which of a piece's frames are its own.
-
-    first      start          end       last
-      |  context |    size     | context |
-                  ============ these are kept
-    """
-    for start in range(0, total, size):
-        end = min(start + size, total)
-        first, last = max(0, start - context), min(total, end + context)
-        yield first, last, slice(start - first, end - first)
 
 
 def _regrouped(
