@@ -1,57 +1,108 @@
 """``audiovae encode`` and ``audiovae decode``."""
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from audiovae.cli import options
+from audiovae.cli.encode_progress import counts, encode_progress
 from audiovae.cli.report import Report
 from audiovae.cli.results import result_folder
+from audiovae.json_text import to_json
+
+if TYPE_CHECKING:
+    from audiovae.codec import Codec
+    from audiovae.encoding.run import Outcome
 
 SHOWN_FAILURES = 10
+FEW_RECORDINGS = 32
+"""So many are encoded sooner than processes have started."""
+MOST_WORKERS = 32
+# The same words as in encoding.resume and latent_dataset.schema, which are too heavy to import for --help.
+Redo = Literal["missing", "changed", "content", "all"]
+Precision = Literal["float16", "float32"]
+
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Audio files, folders, globs in quotes, lists of paths (.txt), manifests (.jsonl), archives (.tar).",
+    ),
+]
+RedoOption = Annotated[
+    Redo, typer.Option(help="What to encode again: files of another size or date, another checksum, or all.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=256, help="Processes that decode; 0: none but this.", show_default="one a core"),
+]
 
 
 def encode(
-    paths: Annotated[
-        list[Path], options.PathArgument(metavar="PATH...", help="Recordings, and folders of recordings.")
-    ],
-    out: Annotated[
-        Path, options.PathOption(metavar="DATASET", help="Folder for the latents; a second run adds to it.")
-    ],
+    inputs: InputsArgument,
+    out: Annotated[Path, options.PathOption(metavar="DATASET", help="Folder of Parquet shards; a second run adds to it.")],
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is done already.")] = False,
-    as_json: options.JsonOption = False,
+    workers: WorkersOption = None,
+    redo: RedoOption = "missing",
+    logvar: Annotated[bool, typer.Option("--logvar", help="Keep the posterior's log-variance too.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Of the numbers in the dataset.")] = "float16",
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first recording that fails.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON events, one a line.")] = False,
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Turn recordings into latents files, one for each; what is done already is skipped."""
+    """Turn recordings into a dataset of latents; what is done already is skipped, so a run can be stopped any time."""
+    from audiovae.codec import load
+    from audiovae.encoding.inputs import find_recordings
+    from audiovae.encoding.pipeline import settings_of
+    from audiovae.encoding.run import encode_dataset, local_encoder
+
+    report = Report(as_json=as_json, quiet=quiet)
+    recordings = find_recordings(inputs)
+    codec = load(checkpoint, device=device)
+    settings = settings_of(codec, precision=precision, logvar=logvar)
+    if workers is None:
+        workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0
+    local = local_encoder(codec, settings, workers=workers)
+    with encode_progress(report, terminal=report.chatty and sys.stderr.isatty()) as tell:
+        outcome = encode_dataset(recordings, out, settings, local, redo=redo, fail_fast=fail_fast, progress=tell)
+    _finish(report, codec, out, outcome)
+
+
+def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> None:
     from dataclasses import asdict
 
     from audiovae.cli.sound_folder import describe_codec
-    from audiovae.codec import load
-    from audiovae.encoding import encode_dataset, find_recordings
 
-    report = Report(as_json=as_json, quiet=quiet)
-    recordings = find_recordings(paths)
-    codec = load(checkpoint, device=device)
-    with report.progress("encoding") as advance:
-        outcome = encode_dataset(codec, recordings, out, force=force, progress=advance)
+    for shard in outcome.damaged:
+        typer.echo(f"audiovae: {shard}: damaged, its recordings were encoded again", err=True)
     for failure in outcome.failures[:SHOWN_FAILURES]:
         typer.echo(f"audiovae: {failure.source}: {failure.reason}", err=True)
-    counts = f"{len(outcome.written)} encoded, {len(outcome.skipped)} done before, {len(outcome.failures)} failed"
-    listed = f" (all in {out / 'failures.jsonl'})" if outcome.failures else ""
-    report.finish(f"wrote {out}: {counts}{listed}", describe_codec(codec) | {"dataset": str(out)} | asdict(outcome))
+    line = f"{outcome.encoded} encoded, {outcome.done_before} done before, {len(outcome.failures)} failed"
+    if outcome.changed:
+        line += f"; {outcome.changed} changed since they were encoded (--redo changed encodes them again)"
+    if len(outcome.failures) > SHOWN_FAILURES:
+        line += " (all are in the dataset, by their status)"
+    if report.as_json:
+        facts: dict[str, Any] = {"event": "finished"} | describe_codec(codec) | {"dataset": str(out)} | counts(outcome)
+        facts |= {"failures": [asdict(one) for one in outcome.failures], "stopped": outcome.stopped}
+        typer.echo(to_json(facts | {"written": [str(shard) for shard in outcome.shards]}))
+    else:
+        report.finish(f"{'stopped' if outcome.stopped else 'wrote'} {out}: {line}", {})
     if outcome.failures:
         raise typer.Exit(1)
 
 
 def decode(
-    latents: Annotated[
-        Path, options.PathArgument(metavar="DATASET|FILE", help="A folder of latents files, or one of them.")
-    ],
+    dataset: Annotated[Path, options.PathArgument(metavar="DATASET|FILE", help="A latent dataset, or a latents file.")],
     out: options.FolderOption,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="Only this source, or those a glob matches; repeatable.")
+    ] = None,
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
@@ -61,17 +112,18 @@ def decode(
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Turn latents files into audio again."""
+    """Turn a dataset of latents, or a part of it, into audio again."""
     from audiovae.cli.sound_folder import describe_codec, say_gains
     from audiovae.codec import load
-    from audiovae.encoding import audio_names, decode_dataset, find_latents
+    from audiovae.encoding.restore import audio_names, decode_dataset, find_latents
 
     report = Report(as_json=as_json, quiet=quiet)
-    files = find_latents(latents)
-    names = audio_names(files, format)
+    stored = find_latents(dataset, where or [])
+    names = audio_names([one.source for one in stored], format)
     with result_folder(out, names, force=force) as folder, report.progress("decoding") as advance:
         codec = load(checkpoint, device=device)
-        gains_db = decode_dataset(codec, files, [folder / name for name in names], quality=quality, progress=advance)
+        targets = [folder / name for name in names]
+        gains_db = decode_dataset(codec, stored, targets, quality=quality, progress=advance)
     made = [{"name": name, "gain_db": gain} for name, gain in zip(names, gains_db, strict=True)]
     say_gains(report, made)
     facts = {"settings": {"quality": quality, "format": format}, "files": made}

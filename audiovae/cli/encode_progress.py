@@ -1,0 +1,66 @@
+"""What ``audiovae encode`` says while it works: a bar, a line a minute in a log, or JSON events."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from audiovae.cli.report import Report
+from audiovae.json_text import to_json
+
+if TYPE_CHECKING:
+    from audiovae.encoding.run import Outcome
+
+EVENT_SECONDS, LOG_SECONDS, BAR_SECONDS = 1.0, 60.0, 0.1
+
+
+@contextmanager
+def encode_progress(report: Report, *, terminal: bool) -> "Iterator[Callable[[Outcome], None]]":
+    """Gives what is to be told of each row; it says something only as often as who listens can take."""
+    with report.progress("encoding") as advance:
+        seconds = EVENT_SECONDS if report.as_json else BAR_SECONDS if terminal else LOG_SECONDS
+        last = time.monotonic() if not terminal else 0.0
+
+        def tell(outcome: "Outcome") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < seconds and not (terminal and outcome.done == outcome.total):
+                return
+            last = now
+            if report.as_json:
+                typer.echo(to_json({"event": "progress"} | counts(outcome)))
+            else:
+                advance(outcome.done, outcome.total, _figures(outcome, eta=not terminal))
+
+        yield tell
+
+
+def counts(outcome: "Outcome") -> dict[str, object]:
+    """How far a run is, in numbers."""
+    return {
+        "total": outcome.total,
+        "done_before": outcome.done_before,
+        "changed": outcome.changed,
+        "encoded": outcome.encoded,
+        "failed": len(outcome.failures),
+        "audio_seconds": outcome.audio_seconds,
+        "elapsed_seconds": outcome.elapsed_seconds,
+        "times_real_time": outcome.times_real_time,
+        "remaining_seconds": outcome.remaining_seconds,
+    }
+
+
+def _figures(outcome: "Outcome", *, eta: bool) -> str:
+    figures = f"{outcome.audio_seconds / 3600:.1f} h of audio, {outcome.times_real_time:.0f} times real time"
+    if outcome.failures:
+        figures += f", {len(outcome.failures)} failed"
+    if eta and outcome.remaining_seconds is not None:
+        figures += f", {_clock(outcome.remaining_seconds)} to go"
+    return figures
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,107 @@
+"""A latent dataset back to audio files."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from audiovae.codec import Codec
+from audiovae.errors import InputError
+from audiovae.latent_dataset.schema import name_text, text_name
+from audiovae.latent_dataset.torch_dataset import LatentDataset
+from audiovae.latents import Latents
+
+LATENTS_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Latents that are to be decoded."""
+
+    source: str
+    checkpoint: str
+    load: Callable[[], Latents]
+
+
+def find_latents(path: Path, where: Sequence[str] = ()) -> list[Stored]:
+    """The recordings of a dataset, one shard of it, or a latents file (``Latents.save``).
+
+    ``where`` keeps those whose source is one of these, or matches one as a glob. Raises InputError for one that
+    nothing matches, and for what can't be read.
+    """
+    if path.suffix == LATENTS_SUFFIX and path.is_file():
+        latents = Latents.load(path)
+        name = name_text(path.name.removesuffix(LATENTS_SUFFIX).removesuffix(".latents"))
+        stored = [Stored(name, latents.checkpoint, lambda: latents)]
+    else:
+        dataset = LatentDataset(path)
+        sources: list[str] = dataset.facts["source"].to_pylist()
+        checkpoint = dataset.settings.checkpoint
+        stored = [Stored(source, checkpoint, partial(dataset.latents, index)) for index, source in enumerate(sources)]
+    if not stored:
+        raise InputError(f"{path}: no recording in it was encoded")
+    if not where:
+        return stored
+    matching = _matching(path, stored, where)
+    return [one for one in stored if one.source in matching]
+
+
+def _matching(path: Path, stored: Sequence[Stored], where: Sequence[str]) -> set[str]:
+    matching: set[str] = set()
+    for one in where:
+        found = {item.source for item in stored if item.source == one or fnmatchcase(item.source, one)}
+        if not found:
+            raise InputError(f"{path}: no encoded recording is named {one}")
+        matching |= found
+    return matching
+
+
+def audio_names(sources: Sequence[str], suffix: str) -> list[str]:
+    """Paths for the audio of sources, below one folder whatever the sources are, and none twice.
+
+    a.flac becomes a.wav; if there is a.mp3 too, they become a.flac.wav and a.mp3.wav. Of two that are called the
+    same, the second becomes a (2).wav.
+    """
+    paths = [PurePosixPath(*_below(text_name(source))) for source in sources]
+    stems = Counter(str(path.with_suffix("")).lower() for path in paths)
+    bases = [path.with_suffix("") if stems[str(path.with_suffix("")).lower()] == 1 else path for path in paths]
+    taken: set[str] = set()
+    names = []
+    for base in bases:
+        name, count = f"{base}.{suffix}", 2
+        while name.lower() in taken:
+            name, count = f"{base} ({count}).{suffix}", count + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def decode_dataset(
+    codec: Codec,
+    stored: Sequence[Stored],
+    targets: Sequence[Path],
+    *,
+    quality: str = "standard",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[float]:
+    """Decodes latents to audio files; returns the gains in dB that kept them from clipping.
+
+    Raises InputError if another checkpoint made them, before anything is written.
+    """
+    for one in stored:
+        if one.checkpoint != codec.fingerprint:
+            this = f"{codec.fingerprint} ({codec.checkpoint.source})"
+            raise InputError(f"{one.source}: encoded by checkpoint {one.checkpoint}, this one is {this}")
+    gains_db = []
+    for done, (one, target) in enumerate(zip(stored, targets, strict=True), start=1):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        gains_db.append(codec.save(one.load(), target, quality=quality))
+        progress(done, len(stored))
+    return gains_db
+
+
+def _below(path: str) -> list[str]:
+    """The parts of a path that lead nowhere but down."""
+    return [part for part in PurePosixPath(path).parts if part not in ("/", "..", ".")] or ["recording"]

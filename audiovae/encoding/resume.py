@@ -1,0 +1,174 @@
+"""What a dataset holds already, and what is left to do. The shards themselves are the only record of it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from audiovae.encoding.inputs import Recording, full_name
+from audiovae.encoding.preparation import checksum, look_at
+from audiovae.errors import InputError
+from audiovae.latent_dataset.schema import OK, DatasetSettings, text_name
+from audiovae.latent_dataset.shards import find_shards, keep_rows, read_facts, shard_settings
+
+Redo = Literal["missing", "changed", "content", "all"]
+"""Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
+checksum differs (every file is read for that); or all."""
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(dataset: Path) -> Iterator[None]:
+    """Holds a dataset's folder, made if missing, for this process alone; the system frees it however the process ends.
+
+    Raises InputError if another process has it, or it can't be written.
+    """
+    import filelock
+
+    try:
+        dataset.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{dataset}: is a file, not a folder") from error
+    except OSError as error:
+        raise InputError(f"{dataset}: can't be made: {error.strerror}") from error
+    lock = filelock.FileLock(dataset / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(f"{dataset}: another process is writing to it") from error
+    except OSError as error:
+        raise InputError(f"{dataset}: can't be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A row of a shard."""
+
+    shard: int
+    row: int
+    root: str
+    source: str
+    ok: bool
+    size: int | None
+    mtime_ns: int | None
+    sha256: str | None
+
+
+@dataclass
+class Plan:
+    """What a run will do."""
+
+    todo: list[Recording]
+    done: int = 0
+    changed: int = 0
+    """Of those done: recordings that are not what they were when they were encoded."""
+    damaged: list[Path] = field(default_factory=list)
+    """Shards that can't be read; they were set aside, and their recordings are missing."""
+
+
+def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetSettings, *, redo: Redo) -> Plan:
+    """Compares recordings with rows, and takes the rows that are to be made anew out of their shards.
+
+    A row is a recording's if it has its path; or its source and checksum, where the row's own path leads nowhere any
+    more: then the recordings were moved. Call it under the lock. Raises InputError if the dataset has other settings.
+    """
+    plan = Plan([])
+    shards, held = _held(dataset, settings, plan)
+    by_source: dict[str, list[_Held]] = {}
+    for row in held.values():
+        by_source.setdefault(row.source, []).append(row)
+    out: set[tuple[int, int]] = set()
+    for recording in recordings:
+        row = held.get(recording.name) or _of_another_root(recording, by_source)
+        if row is not None and row.ok and redo != "all":
+            changed = _is_changed(recording, row, by_content=redo == "content")
+            if not changed or redo == "missing":
+                plan.done += 1
+                plan.changed += changed
+                continue
+        if row is not None:
+            out.add((row.shard, row.row))
+        plan.todo.append(recording)
+    _take_out(shards, out)
+    return plan
+
+
+def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Path], dict[str, _Held]]:
+    for left in dataset.glob(".*.parquet.*.tmp"):
+        left.unlink(missing_ok=True)  # of a run that was killed
+    shards: list[Path] = []
+    held: dict[str, _Held] = {}
+    for shard in find_shards(dataset):
+        try:
+            facts = read_facts(shard)
+            made_with = shard_settings(shard)
+        except InputError as error:
+            if "damaged" not in str(error):
+                raise
+            os.replace(shard, shard.with_name(f".damaged-{shard.name}"))
+            plan.damaged.append(shard)
+            continue
+        _refuse_others(dataset, made_with, settings)
+        names = ("root", "source", "status", "size", "mtime_ns", "sha256")
+        for index, values in enumerate(zip(*(facts[name].to_pylist() for name in names), strict=True)):
+            root, source, status, *rest = values
+            row = _Held(len(shards), index, root, source, status == OK, *rest)
+            held.setdefault(full_name(root, source), row)
+        shards.append(shard)
+    return shards, held
+
+
+def _refuse_others(dataset: Path, made_with: DatasetSettings, settings: DatasetSettings) -> None:
+    if made_with.checkpoint != settings.checkpoint:
+        reason = f"holds latents of checkpoint {made_with.checkpoint}, this one is {settings.checkpoint}"
+        raise InputError(f"{dataset}: {reason}: use another folder")
+    if made_with != settings:
+        differ = [name for name, value in vars(settings).items() if getattr(made_with, name) != value]
+        was = ", ".join(f"{name} {getattr(made_with, name)}" for name in differ)
+        raise InputError(f"{dataset}: was made with {was}: use the same, or another folder")
+
+
+def _of_another_root(recording: Recording, by_source: dict[str, list[_Held]]) -> _Held | None:
+    """The row of a recording that was moved, with the folder that it lies in."""
+    candidates = by_source.get(recording.source, [])
+    gone = [row for row in candidates if not os.path.lexists(text_name(full_name(row.root, row.source)))]
+    if not gone:
+        return None
+    try:
+        size, _ = look_at(recording)
+    except (OSError, ValueError):
+        return None
+    alike = [row for row in gone if row.size == size and row.sha256 is not None]
+    found = checksum(recording) if alike else None
+    return next((row for row in alike if row.sha256 == found), None)
+
+
+def _is_changed(recording: Recording, row: _Held, *, by_content: bool) -> bool:
+    try:
+        looks = look_at(recording)
+    except (OSError, ValueError):
+        return False  # it can't be read now, but its latents are there
+    if by_content:
+        return checksum(recording) != row.sha256
+    return looks != (row.size, row.mtime_ns)
+
+
+def _take_out(shards: list[Path], out: set[tuple[int, int]]) -> None:
+    """Removes rows from shards; whatever happens from now on, they are missing, and made by this run or the next."""
+    import pyarrow as pa
+
+    by_shard: dict[int, list[int]] = {}
+    for shard, row in out:
+        by_shard.setdefault(shard, []).append(row)
+    for shard, rows in by_shard.items():
+        keep = np.ones(len(read_facts(shards[shard])), dtype=bool)
+        keep[rows] = False
+        keep_rows(shards[shard], pa.array(keep))

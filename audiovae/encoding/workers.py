@@ -1,0 +1,174 @@
+"""Processes that decode: each has one recording in hand, and what becomes of it comes back piece by piece.
+
+The package's own pool, and not concurrent.futures: a recording of hours must come in pieces and not as one result,
+and when a decoder crashes, it must be known on which recording.
+"""
+
+import signal
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from queue import Empty, Queue
+from threading import Event, Thread
+from typing import Any
+
+import torch
+
+from audiovae.encoding.inputs import Recording
+from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+
+MESSAGES_AHEAD = 32
+"""Pieces (5 MB at most each) that wait for the model."""
+RECORDINGS_AHEAD = 4096
+"""How far a recording may be decoded before its turn: the rows are written in order, and wait in memory."""
+
+
+class Restart:
+    """The process that had a recording died: its pieces so far are void, it is decoded again."""
+
+
+Message = Piece | Facts | Restart
+
+
+def prepared(
+    recordings: Sequence[Recording], analysis: Analysis, *, workers: int
+) -> Generator[tuple[int, Message], None, None]:
+    """What ``prepare`` says of each recording, with its number; recordings overlap if there are several workers.
+
+    With 0 workers, all is done in this process. A recording whose process dies twice gets facts that say so.
+    """
+    if not workers:
+        for index, recording in enumerate(recordings):
+            for message in prepare(recording, analysis):
+                yield index, message
+        return
+    pool = _Pool(recordings, analysis, workers=min(workers, len(recordings)))
+    thread = Thread(target=pool.run, name="audiovae-decoding", daemon=True)
+    thread.start()
+    try:
+        while (message := pool.messages.get()) is not None:
+            if isinstance(message, BaseException):
+                raise message
+            yield message
+    finally:
+        pool.stop.set()
+        while thread.is_alive():
+            with suppress(Empty):
+                pool.messages.get(timeout=0.05)
+        thread.join()
+
+
+class _Worker:
+    """A process, and the recording it has in hand."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        context = get_context("spawn")  # a fork of a process with torch's threads may hang
+        self.pipe, end = context.Pipe()
+        self.process = context.Process(target=_work, args=(end, analysis), daemon=True)
+        self.process.start()
+        end.close()
+        self.index: int | None = None
+
+    def start(self, index: int, recording: Recording) -> None:
+        self.index = index
+        with suppress(OSError):  # one that died just now is noticed when it is listened to
+            self.pipe.send(recording)
+
+    def receive(self) -> Piece | Facts:
+        """Raises EOFError or OSError if the process has died."""
+        message = self.pipe.recv()
+        if isinstance(message, Facts):
+            return message
+        shape, first, last = message
+        waveform = torch.empty(shape)
+        self.pipe.recv_bytes_into(memoryview(waveform.numpy()).cast("B"))
+        return Piece(waveform, first, last)
+
+    def end(self) -> str:
+        """How the process ended."""
+        self.pipe.close()
+        self.process.kill() if self.process.is_alive() else None
+        self.process.join()
+        code = self.process.exitcode or 0
+        return f"signal {-code}" if code < 0 else f"exit {code}"
+
+
+class _Pool:
+    """Hands recordings to workers and collects what they say; runs in a thread of its own."""
+
+    def __init__(self, recordings: Sequence[Recording], analysis: Analysis, *, workers: int) -> None:
+        self.recordings, self.analysis = recordings, analysis
+        self.messages: Queue[Any] = Queue(maxsize=MESSAGES_AHEAD)
+        self.stop = Event()
+        self.workers: list[_Worker] = []
+        self.count, self.next = workers, 0
+        self.open: set[int] = set()
+        self.died: set[int] = set()
+
+    def run(self) -> None:
+        last: BaseException | None = None
+        try:
+            self.workers = [_Worker(self.analysis) for _ in range(self.count)]
+            while not self.stop.is_set():
+                self._hand_out()
+                if not self.open:
+                    break
+                self._collect()
+        except BaseException as error:  # told to the thread that waits for the messages
+            last = error
+        finally:
+            for worker in self.workers:
+                worker.end()
+            self.messages.put(last)
+
+    def _hand_out(self) -> None:
+        for worker in self.workers:
+            far = self.next - min(self.open, default=self.next) >= RECORDINGS_AHEAD
+            if worker.index is None and self.next < len(self.recordings) and not far:
+                self.open.add(self.next)
+                worker.start(self.next, self.recordings[self.next])
+                self.next += 1
+
+    def _collect(self) -> None:
+        busy: dict[Any, int] = {one.pipe: place for place, one in enumerate(self.workers) if one.index is not None}
+        for pipe in wait(list(busy), timeout=0.5):
+            place = busy[pipe]
+            worker = self.workers[place]
+            index = worker.index
+            assert index is not None
+            try:
+                message: Message = worker.receive()
+            except (EOFError, OSError):
+                message = self._replace(place, index)
+            if isinstance(message, Facts):
+                self.workers[place].index = None
+                self.open.discard(index)
+            self.messages.put((index, message))
+            if self.stop.is_set():
+                return
+
+    def _replace(self, place: int, index: int) -> Message:
+        """A new process; the recording has a second try, in case it wasn't what killed the first."""
+        how = self.workers[place].end()
+        self.workers[place] = _Worker(self.analysis)
+        if index in self.died:
+            return Facts(error=f"the process that decoded it died, twice ({how})")
+        self.died.add(index)
+        self.workers[place].start(index, self.recordings[index])
+        return Restart()
+
+
+def _work(pipe: Connection, analysis: Analysis) -> None:
+    """The process: recordings in, pieces and facts out, until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process says what to do
+    torch.set_num_threads(1)
+    with suppress(EOFError, OSError):
+        while True:
+            with closing(prepare(pipe.recv(), analysis)) as messages:  # pyright: ignore[reportArgumentType]
+                for message in messages:
+                    if isinstance(message, Facts):
+                        pipe.send(message)
+                    else:
+                        pipe.send((tuple(message.waveform.shape), message.first, message.last))
+                        pipe.send_bytes(memoryview(message.waveform.contiguous().numpy()).cast("B"))
