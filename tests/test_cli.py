@@ -19,9 +19,10 @@ from typer.testing import CliRunner, Result
 from audiovae import __version__, alignment, codec, interpolation
 from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio
-from audiovae.cli import app, options
-from audiovae.encoding import SUFFIX
+from audiovae.cli import app, datasets, encode_progress, options
+from audiovae.encoding import resume
 from audiovae.errors import InputError
+from audiovae.latent_dataset import schema
 from audiovae.training import run as training
 from audiovae.training import validation
 
@@ -117,6 +118,8 @@ def test_the_words_of_the_options_are_those_of_the_modules() -> None:
     assert get_args(options.Fit) == get_args(alignment.Fit)
     assert get_args(options.PathShape) == get_args(interpolation.PathShape)
     assert {f".{suffix}" for suffix in get_args(options.Format)} == set(CODINGS)
+    assert get_args(datasets.Redo) == get_args(resume.Redo)
+    assert get_args(datasets.Precision) == get_args(schema.Precision)
 
 
 # --- interpolate ------------------------------------------------------------------------------------------------------
@@ -263,8 +266,8 @@ def test_results_are_replaced_only_by_force_and_nothing_else_is_touched(
 def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
     clips: Path, tmp_path: Path, command: str
 ) -> None:
-    latents = tmp_path / f"a{SUFFIX}"
-    latents.write_bytes(b"")  # never looked at
+    latents = tmp_path / "a.latents.safetensors"
+    codec.load(checkpoint).encode(clips / "a.wav").save(latents)
     inputs = {"interpolate": [clips / "a.wav", clips / "b.wav"], "generate": [], "decode": [latents]}[command]
     (tmp_path / "file").write_text("mine")
     # The checkpoint isn't there: if it were looked for, the message would be another.
@@ -272,7 +275,7 @@ def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
     assert refuse(*words, tmp_path / "file") == f"{tmp_path}/file: is a file, not a folder"
     assert refuse(*words, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {tmp_path}/file is a file, not a folder"
     assert refuse(*words, "/proc/x").startswith("/proc/x: can't be written: ")
-    assert names(tmp_path) == [f"a{SUFFIX}", "file"]
+    assert names(tmp_path) == ["a.latents.safetensors", "file"]
 
 
 def test_a_failure_on_the_way_leaves_nothing(
@@ -525,7 +528,8 @@ def test_json_is_one_object_and_names_what_was_written(checkpoint: Path, clips: 
     ):
         result = call(*words)
         assert (result.exit_code, result.stderr) == (0, "")
-        facts = json.loads(result.stdout)
+        # encode tells events, one a line, of which the last is the result
+        facts = json.loads(result.stdout.splitlines()[-1] if words[0] == "encode" else result.stdout)
         assert facts["checkpoint"]["file"] == str(checkpoint)
         assert facts["written"] and all(Path(path).is_file() for path in facts["written"])
 
@@ -561,11 +565,18 @@ def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_pa
     assert work(*words) == f"wrote {dataset}: 0 encoded, 5 done before, 0 failed"
     assert work("decode", dataset, "--out", out, *common, "--quality", "draft") == f"wrote {out}: 5 recordings"
     assert names(out) == ["a.wav", "b.wav", "c.wav", "d.wav", "silence.wav"]
-    work("decode", dataset / f"c.flac{SUFFIX}", "--out", tmp_path / "one", *common, "--quality", "draft")
+    codec.load(checkpoint).encode(clips / "c.flac").save(tmp_path / "c.flac.latents.safetensors")
+    work("decode", tmp_path / "c.flac.latents.safetensors", "--out", tmp_path / "one", *common, "--quality", "draft")
     work("reconstruct", clips / "c.flac", "--out", tmp_path / "c.wav", *common, "--quality", "draft")
-    assert (
-        (tmp_path / "one" / "c.wav").read_bytes() == (tmp_path / "c.wav").read_bytes() == (out / "c.wav").read_bytes()
-    )
+    assert (tmp_path / "one" / "c.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
+    # A dataset keeps half precision: what comes of it is all but the same.
+    whole, half = Audio.load(tmp_path / "c.wav").waveform, Audio.load(out / "c.wav").waveform
+    assert float((whole - half).square().mean() / whole.square().mean()) < 1e-3
+    words = ("decode", dataset, "--where", "[ab].wav", "--where", "d.wav", "--out", tmp_path / "part", *common)
+    assert work(*words, "--quality", "draft") == f"wrote {tmp_path}/part: 3 recordings"
+    assert names(tmp_path / "part") == ["a.wav", "b.wav", "d.wav"]
+    line = refuse("decode", dataset, "--where", "e.wav", "--out", tmp_path / "none", *common)
+    assert line == f"{dataset}: no encoded recording is named e.wav"
 
 
 def test_encode_lists_what_failed_and_exits_with_1(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
@@ -574,9 +585,16 @@ def test_encode_lists_what_failed_and_exits_with_1(checkpoint: Path, clips: Path
     words = ("encode", bad, clips / "a.wav", "--out", tmp_path / "latents", "--checkpoint", checkpoint)
     result = call(*words)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"audiovae: {bad}: ") and len(result.stderr.splitlines()) == 1
-    assert "1 encoded, 0 done before, 1 failed" in result.stdout.splitlines()[-1]
-    assert json.loads((tmp_path / "latents" / "failures.jsonl").read_text())["source"] == str(bad)
+    source = str(bad.relative_to(os.path.commonpath([bad.parent, clips])))
+    assert result.stderr.startswith(f"audiovae: {source}: damaged or not audio")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == f"wrote {tmp_path}/latents: 1 encoded, 0 done before, 1 failed\n"
+    last = json.loads(call(*words, "--json").stdout.splitlines()[-1])
+    assert [failure["source"] for failure in last["failures"]] == [source]
+    assert (last["event"], last["encoded"], last["done_before"], last["failed"]) == ("finished", 0, 1, 1)
+    result = call("encode", bad, clips / "a.wav", "--out", tmp_path / "x", "--checkpoint", checkpoint, "--fail-fast")
+    assert result.exit_code == 1
+    assert "failed" in result.stdout.splitlines()[-1]
 
 
 def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
@@ -588,20 +606,41 @@ def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: P
     assert not (tmp_path / "out").exists()
 
 
-def test_an_encode_that_was_killed_is_finished_by_the_next(checkpoint: Path, tmp_path: Path) -> None:
-    music, dataset = tmp_path / "music", tmp_path / "latents"
-    music.mkdir()
-    for index in range(40):
-        Audio(noise(samples=100_000, seed=index), 44_100).save(music / f"{index:02}.wav")
-    words = ["-m", "audiovae", "encode", str(music), "--out", str(dataset), "--checkpoint", str(checkpoint)]
-    with subprocess.Popen([sys.executable, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        while len(list(dataset.glob(f"*{SUFFIX}"))) < 3 and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    finished = len(list(dataset.glob(f"*{SUFFIX}")))
-    assert 3 <= finished < 40
-    last = work("encode", music, "--out", dataset, "--checkpoint", checkpoint)
-    assert last == f"wrote {dataset}: {40 - finished} encoded, {finished} done before, 0 failed"
+def test_encode_with_workers_and_options_of_the_dataset(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    common = ("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)
+    options_of = ("--logvar", "--precision", "float32")
+    work(*common, *options_of, "--workers", 1)
+    assert "was made with precision float32, logvar True: use the same, or another folder" in refuse(*common)
+    assert work(*common, *options_of, "--redo", "all").endswith("5 encoded, 0 done before, 0 failed")
+    (tmp_path / "list.txt").write_text(f"{clips / 'a.wav'}\n")
+    assert work(*common[:1], tmp_path / "list.txt", *common[2:], *options_of).endswith("1 done before, 0 failed")
+    os.utime(clips / "c.flac", ns=(1, 1))
+    last = work(*common, *options_of)
+    assert last.endswith(
+        "5 done before, 0 failed; 1 changed since they were encoded (--redo changed encodes them again)"
+    )
+
+
+def test_encode_tells_events_as_json_and_little_in_a_log(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("encode", clips, "--checkpoint", checkpoint, "--out")
+    monkeypatch.setattr(encode_progress, "EVENT_SECONDS", 0.0)
+    events = [json.loads(line) for line in call(*words, tmp_path / "x", "--json").stdout.splitlines()]
+    assert [event["event"] for event in events] == ["progress"] * 6 + ["finished"]
+    assert [event["encoded"] for event in events] == [0, 1, 2, 3, 4, 5, 5]
+    assert events[-1]["audio_seconds"] == pytest.approx((12_000 * 2 + 6_000 * 2) / 44_100 + 6_000 / 22_050)
+    assert events[-2]["remaining_seconds"] == 0
+    assert len(call(*words, tmp_path / "quick").stdout.splitlines()) == 1
+    monkeypatch.setattr(encode_progress, "LOG_SECONDS", 0.0)
+    lines = call(*words, tmp_path / "long").stdout.splitlines()
+    assert lines[1].startswith("1/5  0.0 h of audio, ") and lines[1].endswith(", 0 min to go")
+
+
+def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    with resume.locked(tmp_path / "x"):
+        line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)
+    assert line == f"{tmp_path}/x: another process is writing to it"
 
 
 # --- train ------------------------------------------------------------------------------------------------------------

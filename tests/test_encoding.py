@@ -1,28 +1,27 @@
-"""Datasets of latents: names that mirror, runs that can be repeated, failures that are told."""
+"""Encoding to a dataset: the latents that the codec gives, whatever the batch, and a row for whatever comes."""
 
-import json
+import hashlib
+import multiprocessing
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import noise, stereo, tone
+from conftest import noise, silence, stereo, tone
 from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.codec import Codec, load
-from audiovae.encoding import (
-    FAILURES_FILE,
-    SUFFIX,
-    Named,
-    Outcome,
-    audio_names,
-    decode_dataset,
-    encode_dataset,
-    find_latents,
-    find_recordings,
-)
+from audiovae.encoding import pipeline, preparation, workers
+from audiovae.encoding.inputs import Recording, find_recordings
+from audiovae.encoding.pipeline import encode_recordings, settings_of
+from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.encoding.restore import Stored, audio_names, decode_dataset, find_latents
+from audiovae.encoding.run import Outcome, encode_dataset, local_encoder
 from audiovae.errors import InputError
+from audiovae.latent_dataset.schema import Row
+from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.latents import Latents
 
 
@@ -31,155 +30,243 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     return load(save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors"), device="cpu")
 
 
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    """Three recordings in two folders, two of which differ in suffix only."""
-    folder = tmp_path / "music"
-    (folder / "live").mkdir(parents=True)
-    Audio(tone(samples=9000), 44_100).save(folder / "a.wav")
-    Audio(noise(samples=5000), 44_100).save(folder / "a.flac")
-    Audio(stereo(samples=8000), 22_050).save(folder / "live" / "b.wav")
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of all kinds of length, and two that are none."""
+    folder = tmp_path_factory.mktemp("music")
+    (folder / "live").mkdir()
+    # Nine pieces of 24 latent frames, where the longest batch has 40.
+    Audio(noise(samples=850_000), 44_100).save(folder / "long.flac")
+    for index, samples in enumerate((2_205, 4096, 30_000, 90_000, 95_000, 130_000)):
+        Audio(noise(samples=samples, seed=index), 44_100).save(folder / f"{index}.wav")
+    Audio(stereo(samples=80_000), 22_050).save(folder / "live" / "b.wav")
+    Audio(tone(samples=9000), 48_000).save(folder / "live" / "c.ogg")
+    Audio(silence(samples=9000), 44_100).save(folder / "silence.wav")
+    (folder / "text.wav").write_text("not audio at all, but long enough to be looked at")
+    (folder / "empty.wav").touch()
     return folder
 
 
-def encode(codec: Codec, music: Path, dataset: Path, *, force: bool = False) -> Outcome:
-    return encode_dataset(codec, find_recordings([music]), dataset, force=force)
+@pytest.fixture(autouse=True)
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little audio makes many pieces; 24 s make one otherwise."""
+    monkeypatch.setattr(pipeline, "PIECE_LATENT_FRAMES", 24)
 
 
-def test_every_recording_has_its_own_latents_in_the_same_place(codec: Codec, music: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "latents"
-    outcome = encode(codec, music, dataset)
-    assert [file.name for file in find_latents(dataset)] == [f"a.flac{SUFFIX}", f"a.wav{SUFFIX}", f"live/b.wav{SUFFIX}"]
-    assert len(outcome.written) == 3 and not outcome.skipped and not outcome.failures
-    b = Latents.load(dataset / f"live/b.wav{SUFFIX}")
-    assert (b.samples, b.sample_rate, b.channels, b.checkpoint) == (8000, 22_050, 2, codec.fingerprint)
-    assert torch.equal(b.mean, codec.encode(music / "live" / "b.wav").mean)
+def rows_of(codec: Codec, recordings: list[Recording], *, workers: int = 0) -> list[Row]:
+    settings = settings_of(codec, precision="float32", logvar=True)
+    return list(encode_recordings(codec, recordings, settings, workers=workers))
 
 
-def test_a_second_run_does_only_what_is_missing_changed_or_damaged(codec: Codec, music: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "latents"
-    encode(codec, music, dataset)
-    assert len(encode(codec, music, dataset).skipped) == 3
-    (dataset / f"a.wav{SUFFIX}").write_bytes(b"damaged")
-    (dataset / f"live/b.wav{SUFFIX}").unlink()
-    later = (dataset / f"a.flac{SUFFIX}").stat().st_mtime + 10
-    os.utime(music / "a.flac", (later, later))
-    Audio(tone(samples=9000), 44_100).save(music / "new.wav")
-    assert len(encode(codec, music, dataset).written) == 4
-    outcome = encode_dataset(codec, find_recordings([music / "a.wav", music / "new.wav"]), dataset)
-    assert len(outcome.skipped) == 2
-    assert len(encode(codec, music, dataset, force=True).written) == 4
-
-
-def test_a_run_that_is_interrupted_is_finished_by_the_next(
-    codec: Codec, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset, save, saved = tmp_path / "latents", Latents.save, []
-
-    def interrupted(latents: Latents, path: Path, *, force: bool) -> None:
-        if saved:
-            raise KeyboardInterrupt
-        saved.append(path)
-        save(latents, path, force=force)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Latents, "save", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            encode(codec, music, dataset)
-    assert [file.path for file in find_latents(dataset)] == saved
-    assert len(encode(codec, music, dataset).written) == 2
-
-
-def test_what_failed_is_listed_until_it_is_mended(codec: Codec, music: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "latents"
-    (music / "text.wav").write_text("not audio at all, but long enough to be looked at")
-    outcome = encode(codec, music, dataset)
-    assert len(outcome.written) == 3
-    assert [failure.reason.split(" (")[0] for failure in outcome.failures] == ["damaged or not audio"]
-    (line,) = (dataset / FAILURES_FILE).read_text().splitlines()
-    assert json.loads(line) == {"source": str(music / "text.wav"), "reason": outcome.failures[0].reason}
-    Audio(tone(samples=4000), 44_100).save(music / "text.wav", force=True)
-    assert not encode(codec, music, dataset).failures
-    assert not (dataset / FAILURES_FILE).exists()
-
-
-def test_progress_counts_what_is_done_already(codec: Codec, music: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    encode_dataset(codec, find_recordings([music / "a.wav"]), tmp_path / "latents")
-    encode_dataset(
-        codec, find_recordings([music]), tmp_path / "latents", progress=lambda done, total: told.append((done, total))
+def same(a: Row, b: Row) -> bool:
+    tensors = all(
+        (x is None and y is None) or (x is not None and y is not None and torch.equal(x, y))
+        for x, y in ((a.mean, b.mean), (a.logvar, b.logvar))
     )
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    facts = [{name: value for name, value in vars(row).items() if name not in ("mean", "logvar")} for row in (a, b)]
+    return tensors and facts[0] == facts[1]
 
 
-def test_latents_of_another_model_are_not_mixed_in(codec: Codec, music: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "latents"
-    encode(codec, music, dataset)
-    other = load(save_tiny(tmp_path / "other.safetensors", seed=1), device="cpu")
-    with pytest.raises(
-        InputError, match=f"holds latents of checkpoint {codec.fingerprint}, this one is {other.fingerprint}"
-    ):
-        encode(other, music, dataset)
-    assert len(encode(other, music, dataset, force=True).written) == 3
+def encode(codec: Codec, music: Path, dataset: Path, **options: object) -> Outcome:
+    settings = settings_of(codec)
+    recordings = find_recordings([music])
+    return encode_dataset(recordings, dataset, settings, local_encoder(codec, settings), **options)  # type: ignore[arg-type]
 
 
-def test_names_from_several_places_neither_collide_nor_leave_the_dataset(music: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    Audio(tone(samples=4000), 44_100).save(other / "a.wav")
-    found = find_recordings([music, other / "a.wav", music / "live", music / ".." / "music" / "a.wav"])
-    names = [one.name for one in found]
-    assert sorted(names) == [
-        f"music/a.flac{SUFFIX}",
-        f"music/a.wav{SUFFIX}",
-        f"music/live/b.wav{SUFFIX}",
-        f"other/a.wav{SUFFIX}",
-    ]
-    assert len({one.path for one in found}) == len(found)
-    assert [one.name for one in find_recordings([music / "live" / "b.wav"])] == [f"b.wav{SUFFIX}"]
+# --- latents ----------------------------------------------------------------------------------------------------------
 
 
-def test_sources_are_written_relative_to_the_working_folder(
-    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rows_hold_what_the_codec_gives_and_the_facts_of_the_file(codec: Codec, music: Path) -> None:
+    recordings = find_recordings([music])
+    rows = rows_of(codec, recordings)
+    assert [row.source for row in rows] == [one.source for one in recordings]
+    for row in rows:
+        path = music / row.source
+        assert (row.size, row.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+        if row.error is not None:
+            continue
+        latents = codec.encode(path)
+        assert row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (row.samples, row.sample_rate, row.level_db) == (latents.samples, latents.sample_rate, latents.level_db)
+        torch.testing.assert_close(row.mean, latents.mean, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row.logvar, latents.logvar, atol=1e-4, rtol=1e-5)
+    assert {row.source: row.error for row in rows if row.error} == {
+        "empty.wav": "damaged or not audio (WAV, FLAC, Ogg, Opus, MP3 and AIFF can be read)",
+        "text.wav": "damaged or not audio (WAV, FLAC, Ogg, Opus, MP3 and AIFF can be read)",
+    }
+
+
+def test_latents_are_the_same_bytes_in_any_company_and_with_any_number_of_workers(codec: Codec, music: Path) -> None:
+    recordings = find_recordings([music])
+    together = rows_of(codec, recordings)
+    for place in (0, 3, 7):
+        assert same(rows_of(codec, [recordings[place]])[0], together[place])
+    backwards = rows_of(codec, recordings[::-1], workers=2)[::-1]
+    assert all(map(same, backwards, together))
+
+
+def test_a_recording_that_does_not_fit_in_memory_is_read_twice(
+    codec: Codec, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert [str(one.path) for one in find_recordings([Path("music/live")])] == ["music/live/b.wav"]
+    recordings = find_recordings([music / "long.flac", music / "live" / "b.wav"])
+    whole = rows_of(codec, recordings)
+    monkeypatch.setattr(preparation, "IN_MEMORY_SAMPLES", 1000)
+    assert all(map(same, rows_of(codec, recordings), whole))
 
 
-def test_paths_without_recordings_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no audio files in it"):
-        find_recordings([tmp_path / "empty"])
-    with pytest.raises(InputError, match="missing: no such file or folder"):
-        find_recordings([tmp_path / "missing"])
-    with pytest.raises(InputError, match="empty: no latents files in it"):
-        find_latents(tmp_path / "empty")
-    with pytest.raises(InputError, match="missing: no such file or folder"):
-        find_latents(tmp_path / "missing")
+def test_members_of_archives_are_read(codec: Codec, music: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(music / "live" / "c.ogg", "c.ogg")
+        tar.add(music / "text.wav", "text.wav")
+    inside, outside = (
+        rows_of(codec, find_recordings([tmp_path / "a.tar"])),
+        rows_of(codec, find_recordings([music / "live" / "c.ogg"])),
+    )
+    assert inside[0].mean is not None and outside[0].mean is not None
+    assert torch.equal(inside[0].mean, outside[0].mean)
+    assert inside[0].sha256 == outside[0].sha256
+    assert inside[1].error == "damaged or not audio (WAV, FLAC, Ogg, Opus, MP3 and AIFF can be read)"
 
 
-def test_a_dataset_that_cannot_be_a_folder_is_refused(codec: Codec, music: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="file: is a file, not a folder"):
-        encode(codec, music, tmp_path / "file")
-    with pytest.raises(InputError, match="below: can't be made: Not a directory"):
-        encode(codec, music, tmp_path / "file" / "below")
+def test_latents_beyond_half_precision_are_a_failure_and_not_infinite(codec: Codec, music: Path) -> None:
+    components = codec.checkpoint.model.components
+    scale = components.scale.clone()
+    try:
+        components.scale.mul_(1e-8)
+        (row,) = encode_recordings(codec, find_recordings([music / "2.wav"]), settings_of(codec))
+    finally:
+        components.scale.copy_(scale)
+    assert row.error == "its latents are beyond the range of float16" and row.mean is None
 
 
-def test_audio_names_drop_the_old_suffix_where_they_stay_distinct() -> None:
-    files = [
-        Named(Path(name), f"{name}{SUFFIX}") for name in ("a.wav", "a.flac", "x/a.wav", "x/b.c.ogg", "B.wav", "b.ogg")
+# --- whatever comes ---------------------------------------------------------------------------------------------------
+
+
+def test_names_that_cannot_be_opened_are_rows(codec: Codec, music: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "list.txt").write_bytes(b"missing.wav\nfolder.wav\nloop.wav\n" + b"x" * 300 + b".wav\nnul\0.wav\n")
+    assert [row.error for row in rows_of(codec, find_recordings([tmp_path / "list.txt"]))] == [
+        "No such file or directory",
+        "Is a directory",
+        "Too many levels of symbolic links",
+        "File name too long",
+        "ValueError: embedded null byte",
     ]
-    assert audio_names(files, "wav") == ["a.wav.wav", "a.flac.wav", "x/a.wav", "x/b.c.wav", "B.wav.wav", "b.ogg.wav"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_a_failure(codec: Codec, tmp_path: Path) -> None:
+    path = tmp_path / "growing.wav"
+    Audio(noise(samples=1_500_000), 44_100).save(path)
+    (recording,) = find_recordings([path])
+    messages = prepare(recording, Analysis(codec.config, 8, 24))
+    assert isinstance(next(messages), Piece)
+    with path.open("ab") as file:
+        file.write(b"more")
+    *_, last = messages
+    assert isinstance(last, Facts) and last.error == "changed while it was read"
+
+
+def test_an_input_that_disappears_is_a_row_and_done_when_it_is_back(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    for name in ("a.wav", "b.wav"):
+        Audio(tone(samples=4000), 44_100).save(tmp_path / "music" / name)
+    settings, recordings = settings_of(codec), find_recordings([tmp_path / "music"])
+    kept = (tmp_path / "music" / "b.wav").rename(tmp_path / "b.wav")
+    encoder = local_encoder(codec, settings)
+    outcome = encode_dataset(recordings, tmp_path / "latents", settings, encoder)
+    assert [(one.source, one.reason) for one in outcome.failures] == [("b.wav", "No such file or directory")]
+    kept.rename(tmp_path / "music" / "b.wav")
+    outcome = encode_dataset(recordings, tmp_path / "latents", settings, encoder)
+    assert (outcome.encoded, outcome.done_before, outcome.failures) == (1, 1, [])
+    assert len(list((tmp_path / "latents").glob("*failed*"))) == 0
+
+
+def kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(
+    codec: Codec, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
+    recordings = find_recordings([music / "long.flac", music / "live" / "b.wav"])
+    analysis = Analysis(codec.config, 8, 24)
+    told: list[str] = []
+    last: workers.Message | None = None
+    for index, message in workers.prepared(recordings, analysis, workers=1):
+        if index == 0:
+            told.append(type(message).__name__)
+            if len(told) == 2:
+                kill_children()
+        else:
+            last = message
+    assert told.index("Restart") in (2, 3, 4)  # some pieces were on their way
+    assert told[told.index("Restart") + 1 :] == ["Piece"] * 9 + ["Facts"]
+    assert isinstance(last, Facts) and last.error is None
+
+
+def test_a_recording_that_kills_two_workers_is_a_failure(
+    codec: Codec, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
+    handed_on = workers.prepared
+
+    def deadly(*arguments: object, **options: object):
+        for index, message in handed_on(*arguments, **options):  # type: ignore[arg-type]
+            if index == 0 and isinstance(message, Piece):
+                kill_children()
+            yield index, message
+
+    monkeypatch.setattr("audiovae.encoding.pipeline.prepared", deadly)
+    recordings = find_recordings([music / "long.flac", music / "live" / "b.wav"])
+    first, second = rows_of(codec, recordings, workers=1)
+    assert first.error == "the process that decoded it died, twice (signal 9)" and first.mean is None
+    assert second.error is None
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_only_what_is_missing_or_failed(codec: Codec, music: Path, tmp_path: Path) -> None:
+    first = encode(codec, music, tmp_path / "latents")
+    assert (first.encoded, first.done_before, len(first.failures), first.done) == (10, 0, 2, 12)
+    again = encode(codec, music, tmp_path / "latents")
+    assert (again.encoded, again.done_before, len(again.failures), again.total) == (0, 10, 2, 12)
+    durations = [one.load().duration_seconds for one in find_latents(tmp_path / "latents")]
+    assert first.audio_seconds == pytest.approx(sum(durations))
+    shards = sorted(path.name for path in (tmp_path / "latents").glob("*.parquet"))
+    assert shards == ["latents-000000.parquet", "latents-failed-000000.parquet"]
+
+
+def test_fail_fast_stops_at_the_first_failure_and_keeps_what_was_done(
+    codec: Codec, music: Path, tmp_path: Path
+) -> None:
+    outcome = encode(codec, music, tmp_path / "latents", fail_fast=True)
+    assert outcome.stopped
+    assert [failure.source for failure in outcome.failures] == ["empty.wav"]
+    assert outcome.encoded == 6 == len(LatentDataset(tmp_path / "latents"))
+
+
+def test_progress_tells_of_each_row(codec: Codec, music: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    encode(codec, music / "live", tmp_path / "latents")
+    encode(codec, music, tmp_path / "latents", progress=lambda outcome: told.append((outcome.done, outcome.total)))
+    assert told == [(done, 12) for done in range(2, 13)]
+
+
+# --- and back ---------------------------------------------------------------------------------------------------------
 
 
 def test_decoding_gives_what_the_codec_gives(codec: Codec, music: Path, tmp_path: Path) -> None:
-    encode(codec, music, tmp_path / "latents")
-    files = find_latents(tmp_path / "latents")
-    targets = [tmp_path / "out" / name for name in audio_names(files, "flac")]
-    gains_db = decode_dataset(codec, files, targets, quality="draft")
-    for file, target, gain_db in zip(files, targets, gains_db, strict=True):
-        latents, audio = Latents.load(file.path), Audio.load(target)
+    encode(codec, music / "live", tmp_path / "latents")
+    stored = find_latents(tmp_path / "latents")
+    assert [one.source for one in stored] == ["b.wav", "c.ogg"]
+    targets = [tmp_path / "out" / name for name in audio_names([one.source for one in stored], "flac")]
+    gains_db = decode_dataset(codec, stored, targets, quality="draft")
+    for one, target, gain_db in zip(stored, targets, gains_db, strict=True):
+        latents, audio = one.load(), Audio.load(target)
         assert (audio.samples, audio.sample_rate, audio.channels) == (
             latents.samples,
             latents.sample_rate,
@@ -189,39 +276,57 @@ def test_decoding_gives_what_the_codec_gives(codec: Codec, music: Path, tmp_path
         torch.testing.assert_close(audio.waveform, expected, atol=1e-6, rtol=0)
 
 
-def test_nothing_is_decoded_if_another_model_made_one_of_the_files(codec: Codec, music: Path, tmp_path: Path) -> None:
-    encode(codec, music, tmp_path / "latents")
+def test_a_part_of_a_dataset_is_chosen_by_source_or_glob(codec: Codec, music: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "latents"
+    encode(codec, music, dataset)
+    assert [one.source for one in find_latents(dataset, ["live/*", "2.wav"])] == ["2.wav", "live/b.wav", "live/c.ogg"]
+    with pytest.raises(InputError, match=r"latents: no encoded recording is named text\.wav"):
+        find_latents(dataset, ["2.wav", "text.wav"])
+    (shard,) = dataset.glob("latents-0*.parquet")
+    assert len(find_latents(shard)) == 10
+
+
+def test_a_latents_file_is_decoded_too(codec: Codec, music: Path, tmp_path: Path) -> None:
+    latents = codec.encode(music / "live" / "c.ogg")
+    latents.save(tmp_path / "c.ogg.latents.safetensors")
+    (stored,) = find_latents(tmp_path / "c.ogg.latents.safetensors")
+    assert audio_names([stored.source], "wav") == ["c.wav"]
+    assert torch.equal(stored.load().mean, latents.mean)
+
+
+def test_nothing_is_decoded_if_another_model_made_it(codec: Codec, music: Path, tmp_path: Path) -> None:
+    encode(codec, music / "live", tmp_path / "latents")
     other = load(save_tiny(tmp_path / "other.safetensors", seed=1), device="cpu")
-    other.encode(music / "a.wav").save(tmp_path / "latents" / f"z{SUFFIX}")
-    files = find_latents(tmp_path / "latents")
-    message = f"z{SUFFIX}: encoded by checkpoint {other.fingerprint}, this one is {codec.fingerprint} "
+    stored = find_latents(tmp_path / "latents")
+    message = rf"b\.wav: encoded by checkpoint {codec.fingerprint}, this one is {other.fingerprint} "
     with pytest.raises(InputError, match=message):
-        decode_dataset(codec, files, [tmp_path / f"{index}.wav" for index in range(len(files))])
+        decode_dataset(other, stored, [tmp_path / f"{index}.wav" for index in range(2)])
     assert not list(tmp_path.glob("*.wav"))
 
 
-def test_latents_of_another_recording_are_neither_taken_for_this_one_nor_lost(
-    codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in ("one", "other"):
-        (tmp_path / folder).mkdir()
-        Audio(tone(samples=9000), 44_100).save(tmp_path / folder / "a.wav")
-    dataset = tmp_path / "latents"
-    encode(codec, tmp_path / "one", dataset)
-    with pytest.raises(InputError, match=r"holds latents of .*one/a\.wav, not of .*other/a\.wav \(--force"):
-        encode(codec, tmp_path / "other", dataset)
-    monkeypatch.chdir(tmp_path / "one")  # the same recording under a shorter path
-    assert len(encode(codec, Path("a.wav"), dataset).skipped) == 1
+def test_audio_names_drop_the_old_suffix_where_they_stay_distinct() -> None:
+    sources = ("a.wav", "a.flac", "x/a.wav", "x/b.c.ogg", "B.wav", "b.ogg")
+    expected = ["a.wav.wav", "a.flac.wav", "x/a.wav", "x/b.c.wav", "B.wav.wav", "b.ogg.wav"]
+    assert audio_names(sources, "wav") == expected
 
 
-def test_a_name_too_long_for_latents_is_one_failure_and_not_the_end(codec: Codec, music: Path, tmp_path: Path) -> None:
-    Audio(tone(samples=9000), 44_100).save(music / f"{'x' * 240}.wav")
-    outcome = encode(codec, music, tmp_path / "latents")
-    assert len(outcome.written) == 3
-    (failure,) = outcome.failures
-    assert failure.source.endswith("x.wav") and "File name too long" in failure.reason
+def test_audio_names_stay_in_the_folder_and_apart() -> None:
+    sources = ("../../etc/a.wav", "/etc/a.wav", "a.wav", "a.wav", "..", "x/../b.wav", "caf\\xe9.wav")
+    names = audio_names(sources, "wav")
+    assert names == [
+        "etc/a.wav.wav",
+        "etc/a.wav (2).wav",
+        "a.wav.wav",
+        "a.wav (2).wav",
+        "recording.wav",
+        "x/b.wav",
+        os.fsdecode(b"caf\xe9.wav"),
+    ]
 
 
-def test_a_link_to_a_recording_that_is_gone_is_told(codec: Codec, music: Path, tmp_path: Path) -> None:
-    (music / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
-    assert [one.reason for one in encode(codec, music, tmp_path / "latents").failures] == ["No such file or directory"]
+def test_stored_latents_are_loaded_only_when_asked_for(tmp_path: Path, codec: Codec) -> None:
+    def fail() -> Latents:
+        raise AssertionError
+
+    with pytest.raises(InputError, match="encoded by checkpoint"):
+        decode_dataset(codec, [Stored("a", "other", fail)], [tmp_path / "a.wav"])

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from audiovae.codec import Codec
-from audiovae.encoding.preparation import PIECE_LATENT_FRAMES
+from audiovae.encoding.preparation import Analysis
 
 LENGTHS = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224)
 """Latent frames that pieces are padded to; and the longest there is."""
@@ -48,9 +48,9 @@ class BatchEncoder:
     is collected while the next one runs.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, analysis: Analysis) -> None:
         self.codec, self.encoder = codec, codec.checkpoint.model.encoder
-        longest = PIECE_LATENT_FRAMES + 2 * codec.checkpoint.model.context_latent_frames
+        longest = analysis.longest_piece
         self.lengths = [*(length for length in LENGTHS if length < longest), longest]
         self.budget = BATCH_LATENT_FRAMES[codec.device.type]
         self.waiting: dict[int, _Batch] = {}

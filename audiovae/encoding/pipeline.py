@@ -14,6 +14,9 @@ from audiovae.encoding.preparation import Analysis, Facts, Piece
 from audiovae.encoding.workers import prepared
 from audiovae.latent_dataset.schema import DatasetSettings, Precision, Row
 
+PIECE_LATENT_FRAMES = 256
+"""Latent frames (24 s) that a piece brings, besides its context."""
+
 
 def settings_of(codec: Codec, *, precision: Precision = "float16", logvar: bool = False) -> DatasetSettings:
     """The settings of a dataset that this model makes."""
@@ -35,8 +38,8 @@ def encode_recordings(
     The latents are those of ``Codec.encode`` to within rounding. They are the same bytes for any number of workers
     and whatever other recordings there are.
     """
-    encoder, assembly = BatchEncoder(codec), _Assembly(recordings, settings)
-    analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames)
+    analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, PIECE_LATENT_FRAMES)
+    encoder, assembly = BatchEncoder(codec, analysis), _Assembly(recordings, settings)
     with closing(prepared(recordings, analysis, workers=workers)) as messages:
         for index, message in messages:
             if isinstance(message, Piece):

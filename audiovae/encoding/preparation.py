@@ -19,8 +19,6 @@ from audiovae.encoding.inputs import Recording
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import text_name
 
-PIECE_LATENT_FRAMES = 256
-"""Latent frames (24 s) that a piece brings, besides its context."""
 IN_MEMORY_SAMPLES = 1 << 25
 """A recording of no more samples (6 min of stereo) is decoded once and kept; a longer one is decoded twice."""
 _BLOCK_SAMPLES = 1 << 20
@@ -32,6 +30,12 @@ class Analysis:
 
     config: Config
     context_latent_frames: int
+    piece_latent_frames: int
+
+    @property
+    def longest_piece(self) -> int:
+        """Latent frames that a piece has at most, with its context."""
+        return self.piece_latent_frames + 2 * self.context_latent_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,25 +62,22 @@ class Facts:
 
 def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Facts]:
     """The pieces of a recording in bounded memory, and then its facts. Whatever goes wrong is told by the facts."""
-    size: int | None = None
-    mtime_ns: int | None = None
+    looks: tuple[int, int] | tuple[None, None] = None, None
     path = recording.path
     try:
-        size, mtime_ns = look_at(recording)
+        looks = look_at(recording)
         with _as_file(recording) as path:
             sha256 = _sha256(path)
             audio = _in_memory(AudioFile(path))
             level_db = recording_level_db(audio, analysis.config)
-            context = analysis.context_latent_frames
-            for waveform, keep in analysis_chunks(
-                audio, level_db, analysis.config, size=PIECE_LATENT_FRAMES, context=context
-            ):
+            size, context = analysis.piece_latent_frames, analysis.context_latent_frames
+            for waveform, keep in analysis_chunks(audio, level_db, analysis.config, size=size, context=context):
                 yield Piece(waveform, keep.start, keep.stop)
-        if look_at(recording) != (size, mtime_ns):
+        if look_at(recording) != looks:
             raise InputError("changed while it was read")
-        yield Facts(None, size, mtime_ns, sha256, audio.sample_rate, audio.samples, level_db)
+        yield Facts(None, *looks, sha256, audio.sample_rate, audio.samples, level_db)
     except Exception as error:  # whatever a file can cause is a row, not the end of a night's run
-        yield Facts(_reason(error, path), size, mtime_ns)
+        yield Facts(_reason(error, path), *looks)
 
 
 def look_at(recording: Recording) -> tuple[int, int]:

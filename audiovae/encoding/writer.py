@@ -32,6 +32,7 @@ class ShardWriter:
         self.shard_bytes, self.shard_seconds = shard_bytes, shard_seconds
         self.background = ThreadPoolExecutor(1, thread_name_prefix="audiovae-writing")
         self.writing: Future[None] | None = None
+        self.refused = False
         self.shards: list[Path] = []
         """Those that are done."""
         self._start()
@@ -44,10 +45,11 @@ class ShardWriter:
             self._hand_over()
 
     def close(self) -> None:
-        """Writes the rest and waits until all is on disk."""
+        """Writes the rest and waits until all is on disk; after a failure, nothing: rows keep their order."""
         try:
-            self._hand_over()
-            self._wait()
+            if not self.refused:
+                self._hand_over()
+                self._wait()
         finally:
             self.background.shutdown()
 
@@ -65,7 +67,9 @@ class ShardWriter:
     def _wait(self) -> None:
         if self.writing is not None:
             writing, self.writing = self.writing, None
+            self.refused = True
             writing.result()
+            self.refused = False
 
     def _write(self, rows: list[Row]) -> None:
         for kind, some in (

@@ -171,8 +171,8 @@ def to_latents(row: dict[str, "pa.Scalar"]) -> Latents:
 
 
 def tensor_of(numbers: "pa.Scalar") -> Float[Tensor, " numbers"]:
-    """A list of numbers, in float32."""
-    return torch.from_numpy(np.asarray(numbers.values.to_numpy(zero_copy_only=False), dtype=np.float32))
+    """A copy of a list of numbers, in float32."""
+    return torch.from_numpy(np.array(numbers.values.to_numpy(zero_copy_only=False), dtype=np.float32))
 
 
 def name_text(path: str) -> str:

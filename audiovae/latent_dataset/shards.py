@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ENCODED, FAILURES = "latents", "failures"
+ENCODED, FAILURES = "latents", "latents-failed"
 """Failures have shards of their own: to try them again, no latents need to be written again."""
 ROW_GROUP_BYTES = 1 << 20
 """A row group is the least that can be read: small, so that one recording of many is soon found."""
-_NAME = re.compile(rf"({ENCODED}|{FAILURES})-(\d+)\.parquet")
+_NAME = re.compile(rf"({FAILURES}|{ENCODED})-(\d+)\.parquet")
 
 
 def find_shards(dataset: Path) -> list[Path]:

@@ -1,0 +1,128 @@
+"""What can be given to encode, and the names that recordings get."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import tone
+
+from audiovae.audio import Audio
+from audiovae.encoding.inputs import find_recordings
+from audiovae.errors import InputError
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """a.wav, a.flac and live/b.wav, of nothing: inputs are found by name."""
+    folder = tmp_path / "music"
+    (folder / "live").mkdir(parents=True)
+    for name in ("a.wav", "a.flac", "live/b.wav", "cover.jpg", ".hidden.wav"):
+        (folder / name).touch()
+    return folder
+
+
+def sources(*inputs: object) -> list[str]:
+    return [one.source for one in find_recordings([str(one) for one in inputs])]
+
+
+def test_one_folder_gives_sources_below_it(music: Path) -> None:
+    found = find_recordings([music])
+    assert [one.source for one in found] == ["a.flac", "a.wav", "live/b.wav"]
+    assert {one.root for one in found} == {str(music)}
+    assert [one.path for one in found] == [music / one.source for one in found]
+
+
+def test_one_file_gives_its_name(music: Path) -> None:
+    assert sources(music / "live" / "b.wav") == ["b.wav"]
+
+
+def test_several_inputs_never_share_a_source_and_each_file_comes_once(music: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.wav").touch()
+    found = sources(music, other / "a.wav", music / "live", music / ".." / "music" / "a.wav")
+    assert found == ["music/a.flac", "music/a.wav", "music/live/b.wav", "other/a.wav"]
+
+
+def test_the_name_of_a_recording_is_the_same_however_it_was_given(music: Path, tmp_path: Path) -> None:
+    names = {
+        find_recordings(inputs)[-1].name for inputs in ([music], [music / "live"], [tmp_path / "music/live/b.wav"])
+    }
+    assert names == {f"{music}/live/b.wav"}
+
+
+def test_globs_are_understood_where_no_shell_did(music: Path) -> None:
+    assert sources(f"{music}/*.wav") == ["a.wav"]
+    assert sources(f"{music}/**/*.wav") == ["a.wav", "live/b.wav"]
+    assert sources(f"{music}/l*") == ["live/b.wav"]
+    with pytest.raises(InputError, match="no audio files in it"):
+        sources(f"{music}/*.ogg")
+
+
+def test_lists_and_manifests_are_relative_to_themselves(music: Path, tmp_path: Path) -> None:
+    (music / "list.txt").write_bytes(b"live/b.wav\r\n\n  a.wav\n" + b"caf\xe9.wav\n" + bytes(tmp_path) + b"/far.wav\n")
+    found = find_recordings([music / "list.txt"])
+    assert [(one.root, one.source) for one in found] == [
+        (str(music), "live/b.wav"),
+        (str(music), "  a.wav"),
+        (str(music), "caf\\xe9.wav"),
+        ("/", f"{tmp_path}/far.wav".removeprefix("/")),
+    ]
+    assert found[2].path == music / os.fsdecode(b"caf\xe9.wav")
+    lines = [{"path": "new\nline.wav", "text": "x"}, {"audio_filepath": "../music/a.wav"}]
+    (music / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert sources(music / "m.jsonl") == ["new\nline.wav", "a.wav"]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.wav", '{"name": "a.wav"}', "[1]", '{"path": 3}', '{"path": "\\ud800"}', "{" * 9999]
+)
+def test_a_manifest_that_is_none_is_refused(music: Path, line: str) -> None:
+    (music / "m.jsonl").write_text(line)
+    with pytest.raises(InputError, match=r"m\.jsonl: want lines like"):
+        sources(music / "m.jsonl")
+
+
+def test_archives_are_like_folders(tmp_path: Path) -> None:
+    archive = tmp_path / "shard.tar"
+    Audio(tone(samples=3000), 44_100).save(tmp_path / "x.wav")
+    data = (tmp_path / "x.wav").read_bytes()
+    with tarfile.open(archive, "w") as tar:
+        for name in ("000.wav", "000.json", "deep/001.wav", "../escape.wav", "/root.wav"):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1_600_000_000
+            tar.addfile(info, io.BytesIO(data))
+    found = find_recordings([archive])
+    expected = ["shard.tar/000.wav", "shard.tar/deep/001.wav", "shard.tar/../escape.wav", "shard.tar/root.wav"]
+    assert [one.source for one in found] == expected
+    assert {one.root for one in found} == {str(tmp_path)}
+    with archive.open("rb") as file:
+        for one in found:
+            assert one.member is not None and one.member.mtime_ns == 1_600_000_000 * 10**9
+            file.seek(one.member.offset)
+            assert file.read(one.member.size) == data
+
+
+def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Path) -> None:
+    (music / "dangling.wav").symlink_to("nothing.wav")
+    (music / "loop.wav").symlink_to("loop.wav")
+    (music / "around").symlink_to(music, target_is_directory=True)
+    assert sources(music) == ["a.flac", "a.wav", "dangling.wav", "live/b.wav", "loop.wav"]
+
+
+def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.tar").write_text("not a tar archive")
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, reason in {
+        "empty": "no audio files in it",
+        "missing": "no such file or folder",
+        "a.tar": "not a tar archive, or a compressed one",
+        "empty.txt": "no audio files in it",
+        "x" * 300: "File name too long",
+    }.items():
+        with pytest.raises(InputError, match=f"{name}: {reason}"):
+            sources(tmp_path / name)
