@@ -1,4 +1,4 @@
-"""All example clips to latents, and a map of them in two dimensions."""
+"""All example clips to a latent dataset, and a map of them in two dimensions."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,10 @@ import torch
 from PIL import Image, ImageDraw
 
 import audiovae
-from audiovae.audio_folder import find_audio
+from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.pipeline import settings_of
+from audiovae.encoding.run import encode_dataset, local_encoder
+from audiovae.latent_dataset.torch_dataset import LatentDataset
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 SIZE, MARGIN = 720, 90  # pixels
@@ -18,15 +21,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("05_encode_folder"))
     parser.add_argument("--checkpoint")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
 
     codec = audiovae.load(arguments.checkpoint)
-    points = {}
-    for path in find_audio(EXAMPLES):
-        latents = codec.encode(path)
-        latents.save(arguments.out / f"{path.name}.latents.safetensors", force=True)
-        # One point a clip: the mean over its channels and frames.
-        points[path.stem] = latents.mean.mean(dim=(0, 2))
+    settings = settings_of(codec)
+    # What `audiovae encode data/examples --out …` does. Run it again: nothing is left to do.
+    encode_dataset(find_recordings([EXAMPLES]), arguments.out / "latents", settings, local_encoder(codec, settings))
+    dataset = LatentDataset(arguments.out / "latents")
+    # One point a clip: the mean over its channels and frames.
+    names = [Path(source).stem for source in dataset.facts["source"].to_pylist()]
+    points = {name: dataset[index].mean(dim=(0, 2)) for index, name in enumerate(names)}
     draw_map(points, arguments.out / "map.png")
     print(f"{arguments.out}: {len(points)} clips, {codec.config.latent_rate:.2f} latent frames a second")
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -264,7 +262,7 @@ def test_results_are_replaced_only_by_force_and_nothing_else_is_touched(
 
 @pytest.mark.parametrize("command", ["interpolate", "generate", "decode"])
 def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
-    clips: Path, tmp_path: Path, command: str
+    checkpoint: Path, clips: Path, tmp_path: Path, command: str
 ) -> None:
     latents = tmp_path / "a.latents.safetensors"
     codec.load(checkpoint).encode(clips / "a.wav").save(latents)

@@ -18,9 +18,9 @@ def test_demo(script: Path, tmp_path: Path):
         capture_output=True,
         cwd=tmp_path,
     )
-    suffixes = {path.suffix for path in (tmp_path / "out").iterdir()}
+    suffixes = {path.suffix for path in (tmp_path / "out").rglob("*")}
     assert ".png" in suffixes
-    assert suffixes & {".wav", ".safetensors"}
+    assert suffixes & {".wav", ".parquet"}
     assert len(script.read_text(encoding="utf-8").splitlines()) <= 65
 
 

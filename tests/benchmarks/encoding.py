@@ -1,0 +1,158 @@
+"""How fast a folder is encoded, beside what decoding and the model alone would allow, and what half precision costs.
+
+    python tests/benchmarks/encoding.py [FOLDER] [--workers N] [--device cpu] [--files 40] [--write README.md]
+
+FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
+memory without files, and encoded as ``audiovae encode`` does it; start-up of the processes is left out of all three, and
+so is loading the model. All in one run, so that a busy machine slows them alike; run it on a quiet one.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from document import table, write_block
+
+import audiovae
+from audiovae.codec import Codec
+from audiovae.encoding import pipeline
+from audiovae.encoding.batches import BatchEncoder
+from audiovae.encoding.inputs import Recording, find_recordings
+from audiovae.encoding.pipeline import encode_recordings, settings_of
+from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.encoding.workers import prepared
+from audiovae.encoding.writer import ShardWriter
+from audiovae.latent_dataset.torch_dataset import LatentDataset
+
+EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
+WARM_UP = 4
+"""Recordings for each worker that are decoded before the clock starts."""
+
+
+def after_warm_up(items: Iterator, count: int, is_end) -> float:
+    """Seconds from the end of the first ``count`` recordings to the end of all."""
+    start, seen = time.perf_counter(), 0
+    for item in items:
+        seen += is_end(item)
+        if seen == count and is_end(item):
+            start = time.perf_counter()
+    return time.perf_counter() - start
+
+
+def decode_only(recordings: list[Recording], analysis: Analysis, workers: int, warm: int) -> float:
+    messages = prepared(recordings, analysis, workers=workers)
+    return after_warm_up(messages, warm, lambda message: isinstance(message[1], Facts))
+
+
+def model_only(
+    codec: Codec, recordings: list[Recording], analysis: Analysis, seconds_kept: float
+) -> tuple[float, float]:
+    """Seconds that the pieces of some recordings take in memory, and the seconds of audio in them."""
+    pieces: list[Piece] = []
+    audio = 0.0
+    for recording in recordings:
+        for message in prepare(recording, analysis):
+            if isinstance(message, Piece):
+                pieces.append(message)
+            elif message.samples and message.sample_rate:
+                audio += message.samples / message.sample_rate
+        if audio > seconds_kept:
+            break
+    for timed in (False, True):
+        encoder, start = BatchEncoder(codec, analysis), time.perf_counter()
+        for piece in pieces if timed else pieces[:WARM_UP]:
+            for channel in piece.waveform:
+                list(encoder.add(channel, slice(piece.first, piece.last), 0))
+        list(encoder.finish())
+    return time.perf_counter() - start, audio
+
+
+def whole(codec: Codec, recordings: list[Recording], dataset: Path, workers: int, warm: int) -> float:
+    settings = settings_of(codec)
+    writer = ShardWriter(dataset, settings)
+
+    def rows() -> Iterator[object]:
+        for row in encode_recordings(codec, recordings, settings, workers=workers):
+            writer.add(row)
+            yield row
+        writer.close()
+
+    return after_warm_up(rows(), warm, lambda row: True)
+
+
+def half_precision_loss(codec: Codec, dataset: Path, count: int) -> tuple[float, float]:
+    """Largest error of a latent in standard deviations of its posterior, and the spectrogram's RMS error in dB."""
+    from audiovae.cli.sound_folder import distance_db
+
+    rows, worst, worst_db = LatentDataset(dataset), 0.0, 0.0
+    for index in range(min(count, len(rows))):
+        kept = rows.latents(index)
+        exact = codec.encode(Path(rows.facts["root"][index].as_py(), kept.source))
+        assert exact.logvar is not None
+        worst = max(worst, float(((kept.mean - exact.mean).abs() / (exact.logvar / 2).exp()).max()))
+        spectrograms = codec.spectrogram_of(kept), codec.spectrogram_of(exact)
+        worst_db = max(worst_db, distance_db(*spectrograms, codec.config.spectrogram))
+    return worst, worst_db
+
+
+def many_files(folder: Path, count: int, target: Path) -> Path:
+    clips = sorted(folder.glob("*.flac"))
+    for index in range(count):
+        shutil.copy(clips[index % len(clips)], target / f"{index:05}.flac")
+    return target
+
+
+def measure(arguments: argparse.Namespace, temporary: Path) -> str:
+    codec = audiovae.load(device=arguments.device)
+    (temporary / "music").mkdir()
+    folder = arguments.folder or many_files(EXAMPLES, arguments.files, temporary / "music")
+    recordings = list(islice(find_recordings([folder]), arguments.files))
+    warm = min(WARM_UP * max(1, arguments.workers), len(recordings) // 2)
+    analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, pipeline.PIECE_LATENT_FRAMES)
+    facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, Facts)]
+    lengths = [one.samples / one.sample_rate if one.samples and one.sample_rate else 0.0 for one in facts]
+    audio, files = sum(lengths[warm:]), len(lengths) - warm
+    decoding = decode_only(recordings, analysis, arguments.workers, warm)
+    model, model_audio = model_only(codec, recordings, analysis, 600.0)
+    (temporary / "latents").mkdir()
+    pipe = whole(codec, recordings, temporary / "latents", arguments.workers, warm)
+    slower = min(audio / decoding, model_audio / model)
+    rows = [
+        ["decoding alone", f"{audio / decoding:.0f}", f"{files / decoding:.1f}"],
+        ["model alone", f"{model_audio / model:.0f}", ""],
+        ["**encode**", f"{audio / pipe:.0f}", f"{files / pipe:.1f}"],
+    ]
+    worst, worst_db = half_precision_loss(codec, temporary / "latents", 5)
+    machine = f"{codec.device.type}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+    text = (
+        f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s.\n\n"
+        + table(["", "times real time", "files a second"], rows)
+        + f"\n\nThe whole reaches {100 * audio / pipe / slower:.0f} % of the slower part. Half precision moves a latent "
+        f"by at most {worst:.3f} of its posterior's standard deviation, the decoded spectrogram by {worst_db:.3f} dB."
+    )
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--write", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        text = measure(arguments, Path(temporary))
+    print(text)
+    if arguments.write:
+        write_block(arguments.write, "encoding", text)
+
+
+if __name__ == "__main__":
+    main()
