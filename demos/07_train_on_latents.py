@@ -20,8 +20,6 @@ FRAMES = 24  # of a crop: 2 s
 
 
 class NextFrame(nn.Module):
-    """Reads latent frames one by one and says how each goes over into the next."""
-
     def __init__(self, latent_channels: int) -> None:
         super().__init__()
         self.memory = nn.GRU(latent_channels, 128, batch_first=True)
@@ -46,29 +44,30 @@ def main() -> None:
     net = NextFrame(codec.config.model.latent_channels)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     sampler = RandomSampler(crops, replacement=True, num_samples=16 * arguments.steps)
-    for step, crop in enumerate(DataLoader(crops, batch_size=16, sampler=sampler)):
+    for crop in DataLoader(crops, batch_size=16, sampler=sampler):
         frames = crop.mT
         loss = (net(frames[:, :-1])[0] - frames[:, 1:]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 50 == 0:
-            print(f"step {step}: squared error {loss.item():.3f}")
+    print(f"squared error at the end: {loss.item():.3f}")
 
     clip = crops.latents(crops.index_of("guitar.flac"))
     with torch.no_grad():
         said, state = net(clip.mean.mT)
         ahead = [said[:, -1:]]
-        for _ in range(2 * FRAMES):
+        while len(ahead) < 2 * FRAMES:
             said, state = net(ahead[-1], state)
             ahead.append(said)
-    mean = torch.cat([clip.mean, *(frame.mT for frame in ahead[1:])], dim=2)
+    mean = torch.cat([clip.mean, *(frame.mT for frame in ahead)], dim=2)
     samples = (mean.shape[2] - 1) * codec.config.latent_hop_length
     longer = replace(clip, mean=mean, logvar=None, samples=samples, sample_rate=settings.sample_rate)
     codec.save(longer, arguments.out / "continued.wav", force=True)
-    picture, spectrogram = arguments.out / "continued.png", codec.spectrogram_of(longer)[0]
-    words = {"title": f"a guitar, continued after {clip.duration_seconds:.0f} s", "seconds": longer.duration_seconds}
-    path_picture([spectrogram], ["continued"], picture, config=codec.config.spectrogram, force=True, **words)
+    picture, config = arguments.out / "continued.png", codec.config.spectrogram
+    title, seconds = f"a guitar, continued after {clip.duration_seconds:.0f} s", longer.duration_seconds
+    path_picture(
+        [codec.spectrogram_of(longer)[0]], [""], picture, config=config, title=title, seconds=seconds, force=True
+    )
 
 
 if __name__ == "__main__":

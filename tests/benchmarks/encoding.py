@@ -3,8 +3,8 @@
     python tests/benchmarks/encoding.py [FOLDER] [--workers N] [--device cpu] [--files 40] [--write README.md]
 
 FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
-memory without files, and encoded as ``audiovae encode`` does it; start-up of the processes is left out of all three, and
-so is loading the model. All in one run, so that a busy machine slows them alike; run it on a quiet one.
+memory without files, and encoded as ``audiovae encode`` does it. Start-up of the processes and loading of the model are
+left out. All in one run, so that a busy machine slows them alike; run it on a quiet one.
 """
 
 import argparse
@@ -133,8 +133,9 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
     text = (
         f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s.\n\n"
         + table(["", "times real time", "files a second"], rows)
-        + f"\n\nThe whole reaches {100 * audio / pipe / slower:.0f} % of the slower part. Half precision moves a latent "
-        f"by at most {worst:.3f} of its posterior's standard deviation, the decoded spectrogram by {worst_db:.3f} dB."
+        + f"\n\nThe whole reaches {100 * audio / pipe / slower:.0f} % of the slower part. Half precision moves a "
+        f"latent by at most {worst:.3f} of its posterior's standard deviation, "
+        f"the decoded spectrogram by {worst_db:.3f} dB."
     )
     return text
 
