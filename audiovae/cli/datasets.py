@@ -43,7 +43,9 @@ WorkersOption = Annotated[
 
 def encode(
     inputs: InputsArgument,
-    out: Annotated[Path, options.PathOption(metavar="DATASET", help="Folder of Parquet shards; a second run adds to it.")],
+    out: Annotated[
+        Path, options.PathOption(metavar="DATASET", help="Folder of Parquet shards; a second run adds to it.")
+    ],
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
     workers: WorkersOption = None,

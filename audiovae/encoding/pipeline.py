@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -118,20 +118,17 @@ class _Assembly:
             self.next += 1
 
     def _row(self, recording: Recording, one: _Partial, facts: Facts) -> Row:
-        names = Row(recording.source, recording.root, facts.size, facts.mtime_ns, facts.sha256, facts.error)
+        row = Row(recording.source, recording.root, facts.size, facts.mtime_ns, facts.sha256, facts.error)
         if facts.error is not None:
-            return names
+            return row
         channels = 1 + max(channel for _, channel in one.parts)
-        pieces = [[one.parts[piece, channel] for piece in range(one.pieces)] for channel in range(channels)]
-        mean = torch.stack([torch.cat([mean for mean, _ in row], dim=-1) for row in pieces])
+        parts = [[one.parts[piece, channel] for piece in range(one.pieces)] for channel in range(channels)]
+        mean = torch.stack([torch.cat([mean for mean, _ in pieces], dim=-1) for pieces in parts])
+        if not mean.isfinite().all():
+            return replace(row, error=f"its latents are beyond the range of {self.settings.precision}")
         logvar = None
         if self.settings.logvar:
-            logvar = torch.stack([torch.cat([part for _, part in row if part is not None], dim=-1) for row in pieces])
-        error = None if mean.isfinite().all() else f"its latents are beyond the range of {self.settings.precision}"
-        measured = vars(names) | {
-            "sample_rate": facts.sample_rate,
-            "samples": facts.samples,
-            "level_db": facts.level_db,
-        }
-        tensors = {} if error else {"mean": mean, "logvar": logvar}
-        return Row(**(measured | tensors | {"error": error}))
+            logvars = [[logvar for _, logvar in pieces if logvar is not None] for pieces in parts]
+            logvar = torch.stack([torch.cat(pieces, dim=-1) for pieces in logvars])
+        measured = {"sample_rate": facts.sample_rate, "samples": facts.samples, "level_db": facts.level_db}
+        return replace(row, **measured, mean=mean, logvar=logvar)

@@ -82,7 +82,7 @@ class _Worker:
             return message
         shape, first, last = message
         waveform = torch.empty(shape)
-        self.pipe.recv_bytes_into(memoryview(waveform.numpy()).cast("B"))
+        self.pipe.recv_bytes_into(memoryview(waveform.numpy()).cast("B"))  # pyright: ignore[reportArgumentType]
         return Piece(waveform, first, last)
 
     def end(self) -> str:

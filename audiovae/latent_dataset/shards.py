@@ -36,7 +36,8 @@ def find_shards(dataset: Path) -> list[Path]:
 
 def next_shard(dataset: Path, kind: str) -> Path:
     """The name after the last one of a kind."""
-    numbers = [int(match[2]) for path in find_shards(dataset) if (match := _NAME.fullmatch(path.name))[1] == kind]
+    found = [_NAME.fullmatch(path.name) for path in find_shards(dataset)]
+    numbers = [int(match[2]) for match in found if match and match[1] == kind]
     return dataset / f"{kind}-{max(numbers, default=-1) + 1:06}.parquet"
 
 
@@ -118,7 +119,12 @@ def _write(path: Path, groups: "list[pa.Table]", settings: DatasetSettings, *, f
     with whole_file(path, force=force) as temporary, temporary.open("wb") as file:
         # Latents are noise to a compressor: it wins a tenth, and costs every reader its time.
         with pq.ParquetWriter(
-            file, columns, compression="none", use_dictionary=facts, write_statistics=facts, write_page_checksum=True
+            file,
+            columns,
+            compression="none",
+            use_dictionary=facts,  # pyright: ignore[reportArgumentType]
+            write_statistics=facts,  # pyright: ignore[reportArgumentType]
+            write_page_checksum=True,
         ) as writer:
             for group in groups:
                 writer.write_table(group, row_group_size=max(1, len(group)))
