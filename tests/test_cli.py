@@ -635,6 +635,14 @@ def test_encode_tells_events_as_json_and_little_in_a_log(
     assert lines[1].startswith("1/5  0.0 h of audio, ") and lines[1].endswith(", 0 min to go")
 
 
+def test_encode_on_ray_without_it_says_what_to_install(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint, "--ray", "local")
+    assert line == "encoding on Ray needs more packages: pip install 'audiovae[ray]'"
+
+
 def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
     with resume.locked(tmp_path / "x"):
         line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)

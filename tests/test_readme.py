@@ -45,7 +45,7 @@ def test_three_commands_run_as_they_stand(folder: Path):
     subprocess.run(["sh", "-ec", script], cwd=folder, check=True, env=environment, stdout=subprocess.DEVNULL)
     assert (folder / "morph" / "curve.wav").exists()
     assert (folder / "new" / "07.wav").exists()
-    assert (folder / "latents" / "guitar.flac.latents.safetensors").exists()
+    assert (folder / "latents" / "latents-000000.parquet").exists()
 
 
 def test_every_path_in_the_text_exists():

@@ -15,7 +15,8 @@ from audiovae.json_text import to_json
 
 if TYPE_CHECKING:
     from audiovae.codec import Codec
-    from audiovae.encoding.run import Outcome
+    from audiovae.encoding.run import Encode, Outcome
+    from audiovae.latent_dataset.schema import DatasetSettings
 
 SHOWN_FAILURES = 10
 FEW_RECORDINGS = 32
@@ -39,6 +40,12 @@ WorkersOption = Annotated[
     int | None,
     typer.Option(min=0, max=256, help="Processes that decode; 0: none but this.", show_default="one a core"),
 ]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|local", help="Encode on a Ray cluster, with --device cuda on its GPUs; see audiovae[ray]."
+    ),
+]
 
 
 def encode(
@@ -49,6 +56,7 @@ def encode(
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
     workers: WorkersOption = None,
+    ray: RayOption = None,
     redo: RedoOption = "missing",
     logvar: Annotated[bool, typer.Option("--logvar", help="Keep the posterior's log-variance too.")] = False,
     precision: Annotated[Precision, typer.Option(help="Of the numbers in the dataset.")] = "float16",
@@ -67,12 +75,22 @@ def encode(
     recordings = find_recordings(inputs)
     codec = load(checkpoint, device=device)
     settings = settings_of(codec, precision=precision, logvar=logvar)
-    if workers is None:
-        workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0
-    local = local_encoder(codec, settings, workers=workers)
+    if ray is None:
+        if workers is None:
+            workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0
+        encoder = local_encoder(codec, settings, workers=workers)
+    else:
+        encoder = _cluster_encoder(ray, checkpoint, device, settings)
     with encode_progress(report, terminal=report.chatty and sys.stderr.isatty()) as tell:
-        outcome = encode_dataset(recordings, out, settings, local, redo=redo, fail_fast=fail_fast, progress=tell)
+        outcome = encode_dataset(recordings, out, settings, encoder, redo=redo, fail_fast=fail_fast, progress=tell)
     _finish(report, codec, out, outcome)
+
+
+def _cluster_encoder(address: str, checkpoint: Path | None, device: str, settings: "DatasetSettings") -> "Encode":
+    from audiovae.encoding.cluster import ray_encoder
+
+    path = None if checkpoint is None else str(checkpoint.absolute())
+    return ray_encoder(address, path, settings, device=device, gpus=1.0 if device == "cuda" else 0.0)
 
 
 def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> None:

@@ -170,6 +170,16 @@ def to_latents(row: dict[str, "pa.Scalar"]) -> Latents:
     )
 
 
+def to_row(row: dict[str, "pa.Scalar"]) -> Row:
+    """The row that ``table`` made this of; its tensors are in float32."""
+    names = ("source", "root", "size", "mtime_ns", "sha256", "error", "sample_rate", "samples", "level_db")
+    facts = {name: row[name].as_py() for name in names}
+    if facts["error"] is not None:
+        return Row(**facts)
+    shape = [row[name].as_py() for name in ("channels", "latent_channels", "latent_frames")]
+    return Row(**facts, **{name: tensor_of(row[name]).reshape(shape) for name in TENSOR_COLUMNS if name in row})
+
+
 def tensor_of(numbers: "pa.Scalar") -> Float[Tensor, " numbers"]:
     """A copy of a list of numbers, in float32."""
     return torch.from_numpy(np.array(numbers.values.to_numpy(zero_copy_only=False), dtype=np.float32))

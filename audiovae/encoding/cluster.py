@@ -1,0 +1,112 @@
+"""The same encoding on a Ray cluster: actors with a model each make rows, this process writes them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from audiovae.codec import load
+from audiovae.encoding.inputs import Member, Recording
+from audiovae.encoding.pipeline import encode_recordings
+from audiovae.encoding.run import Encode
+from audiovae.errors import InputError
+from audiovae.latent_dataset.schema import DatasetSettings, Row, table, to_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_RECORDINGS = 32
+"""Recordings that an actor is given at once, and that are encoded again if it dies."""
+LOCAL = "local"
+_MEMBER_COLUMNS = ("archive", "offset", "bytes", "mtime_ns")
+
+
+class ClusterEncoder:
+    """What an actor does: a table of recordings in, a table of rows out. It decodes in its own process."""
+
+    def __init__(self, checkpoint: str | None, device: str, settings: DatasetSettings) -> None:
+        self.codec, self.settings = load(checkpoint, device=device), settings
+        if self.codec.fingerprint != settings.checkpoint:
+            raise InputError(f"{checkpoint}: is another model on this node")
+
+    def __call__(self, batch: "pa.Table") -> "pa.Table":
+        recordings = [_recording(**entry) for entry in batch.to_pylist()]
+        return table(list(encode_recordings(self.codec, recordings, self.settings)), self.settings)
+
+
+def ray_encoder(
+    address: str, checkpoint: str | None, settings: DatasetSettings, *, device: str = "auto", gpus: float = 0.0
+) -> Encode:
+    """Encodes on the Ray cluster at an address, or on one of this machine's own with ``local``.
+
+    Every node needs this package, and the recordings (and the checkpoint, if it isn't the bundled one) under the same
+    paths. There are as many actors as the cluster has room for: a CPU each, or ``gpus`` of one. An actor that dies is
+    replaced and its batch is encoded again. Raises InputError if Ray is not installed or can't be reached.
+    """
+
+    def encode(recordings: Sequence[Recording]) -> Iterator[Row]:
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("encoding on Ray needs more packages: pip install 'audiovae[ray]'") from error
+        ours = not ray.is_initialized()
+        if ours:
+            _connect(address)
+        try:
+            yield from _encode_on_ray(recordings, (checkpoint, device, settings), gpus)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    return encode
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        if address == LOCAL:
+            ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"Ray at {address}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _encode_on_ray(
+    recordings: Sequence[Recording], arguments: tuple[str | None, str, DatasetSettings], gpus: float
+) -> Iterator[Row]:
+    import ray
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    entries = [_entry(recording) for recording in recordings]
+    room = ray.cluster_resources().get("GPU" if gpus else "CPU", 1)
+    most = max(1, int(room / (gpus or 1)))
+    blocks = max(1, -(-len(entries) // BATCH_RECORDINGS))
+    rows = ray.data.from_items(entries, override_num_blocks=blocks).map_batches(
+        ClusterEncoder,
+        fn_constructor_args=arguments,
+        batch_size=BATCH_RECORDINGS,
+        batch_format="pyarrow",
+        num_gpus=gpus or None,
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, blocks)),
+    )
+    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for index in range(batch.num_rows):
+            yield to_row({name: batch[name][index] for name in batch.column_names})
+
+
+def _entry(recording: Recording) -> dict[str, str | int | None]:
+    member = (None,) * 4 if recording.member is None else tuple(asdict(recording.member).values())
+    return {"source": recording.source, "root": recording.root} | dict(zip(_MEMBER_COLUMNS, member, strict=True))
+
+
+def _recording(
+    source: str, root: str, archive: str | None, offset: int | None, bytes: int | None, mtime_ns: int | None
+) -> Recording:
+    if archive is None or offset is None or bytes is None or mtime_ns is None:
+        return Recording(source, root)
+    return Recording(source, root, Member(archive, offset, bytes, mtime_ns))
