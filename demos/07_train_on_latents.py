@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 import audiovae
@@ -16,18 +16,7 @@ from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.plots import path_picture
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
-FRAMES = 24  # of a crop: 2 s
-
-
-class NextFrame(nn.Module):
-    def __init__(self, latent_channels: int) -> None:
-        super().__init__()
-        self.memory = nn.GRU(latent_channels, 128, batch_first=True)
-        self.head = nn.Linear(128, latent_channels)
-
-    def forward(self, frames: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        hidden, state = self.memory(frames, state)
-        return frames + self.head(hidden), state
+FRAMES, WIDTH = 24, 128  # latent frames of a crop (2 s), and what the net remembers of them
 
 
 def main() -> None:
@@ -41,25 +30,25 @@ def main() -> None:
     settings, folder = settings_of(codec), arguments.out / "latents"
     encode_dataset(find_recordings([EXAMPLES]), folder, settings, local_encoder(codec, settings))
     crops = LatentDataset(folder, crop_latent_frames=FRAMES)
-    net = NextFrame(codec.config.model.latent_channels)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    latent_channels = codec.config.model.latent_channels
+    memory, step = nn.GRU(latent_channels, WIDTH, batch_first=True), nn.Linear(WIDTH, latent_channels)
+    optimizer = torch.optim.Adam([*memory.parameters(), *step.parameters()], lr=3e-3)
     sampler = RandomSampler(crops, replacement=True, num_samples=16 * arguments.steps)
     for crop in DataLoader(crops, batch_size=16, sampler=sampler):
         frames = crop.mT
-        loss = (net(frames[:, :-1])[0] - frames[:, 1:]).square().mean()
+        loss = (step(memory(frames[:, :-1])[0]) - frames.diff(dim=1)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     print(f"squared error at the end: {loss.item():.3f}")
 
     clip = crops.latents(crops.index_of("guitar.flac"))
+    frames, state = clip.mean.mT, None
     with torch.no_grad():
-        said, state = net(clip.mean.mT)
-        ahead = [said[:, -1:]]
-        while len(ahead) < 2 * FRAMES:
-            said, state = net(ahead[-1], state)
-            ahead.append(said)
-    mean = torch.cat([clip.mean, *(frame.mT for frame in ahead)], dim=2)
+        for _ in range(2 * FRAMES):
+            hidden, state = memory(frames if state is None else frames[:, -1:], state)
+            frames = torch.cat([frames, frames[:, -1:] + step(hidden[:, -1:])], dim=1)
+    mean = frames.mT
     samples = (mean.shape[2] - 1) * codec.config.latent_hop_length
     longer = replace(clip, mean=mean, logvar=None, samples=samples, sample_rate=settings.sample_rate)
     codec.save(longer, arguments.out / "continued.wav", force=True)

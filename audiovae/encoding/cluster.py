@@ -1,8 +1,8 @@
 """The same encoding on a Ray cluster: actors with a model each make rows, this process writes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audiovae.codec import load
 from audiovae.encoding.inputs import Member, Recording
@@ -94,13 +94,14 @@ def _encode_on_ray(
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, blocks)),
     )
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+    batches: Iterable[Any] = rows.iter_batches(batch_size=None, batch_format="pyarrow")  # of Arrow tables
+    for batch in batches:
         for index in range(batch.num_rows):
             yield to_row({name: batch[name][index] for name in batch.column_names})
 
 
-def _entry(recording: Recording) -> dict[str, str | int | None]:
-    member = (None,) * 4 if recording.member is None else tuple(asdict(recording.member).values())
+def _entry(recording: Recording) -> dict[str, Any]:
+    member: list[Any] = [None] * 4 if recording.member is None else [*asdict(recording.member).values()]
     return {"source": recording.source, "root": recording.root} | dict(zip(_MEMBER_COLUMNS, member, strict=True))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -173,11 +173,11 @@ def to_latents(row: dict[str, "pa.Scalar"]) -> Latents:
 def to_row(row: dict[str, "pa.Scalar"]) -> Row:
     """The row that ``table`` made this of; its tensors are in float32."""
     names = ("source", "root", "size", "mtime_ns", "sha256", "error", "sample_rate", "samples", "level_db")
-    facts = {name: row[name].as_py() for name in names}
-    if facts["error"] is not None:
-        return Row(**facts)
-    shape = [row[name].as_py() for name in ("channels", "latent_channels", "latent_frames")]
-    return Row(**facts, **{name: tensor_of(row[name]).reshape(shape) for name in TENSOR_COLUMNS if name in row})
+    facts: dict[str, Any] = {name: row[name].as_py() for name in names}
+    if facts["error"] is None:
+        shape = [row[name].as_py() for name in ("channels", "latent_channels", "latent_frames")]
+        facts |= {name: tensor_of(row[name]).reshape(shape) for name in TENSOR_COLUMNS if name in row}
+    return Row(**facts)
 
 
 def tensor_of(numbers: "pa.Scalar") -> Float[Tensor, " numbers"]:
