@@ -4,12 +4,13 @@
 
 FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
 memory without files, and encoded as ``audiovae encode`` does it. Start-up of the processes and loading of the model are
-left out. All in one run, so that a busy machine slows them alike; run it on a quiet one.
+left out. All three in turns, and the median of the rounds; where their shares differ much, the machine was busy.
 """
 
 import argparse
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -118,22 +119,27 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
     facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, Facts)]
     lengths = [one.samples / one.sample_rate if one.samples and one.sample_rate else 0.0 for one in facts]
     audio, files = sum(lengths[warm:]), len(lengths) - warm
-    decoding = decode_only(recordings, analysis, arguments.workers, warm)
-    model, model_audio = model_only(codec, recordings, analysis, 600.0)
-    (temporary / "latents").mkdir()
-    pipe = whole(codec, recordings, temporary / "latents", arguments.workers, warm)
-    slower = min(audio / decoding, model_audio / model)
+    rounds: list[tuple[float, float, float]] = []
+    for number in range(arguments.rounds):
+        decoding = audio / decode_only(recordings, analysis, arguments.workers, warm)
+        model, model_audio = model_only(codec, recordings, analysis, 600.0)
+        (temporary / f"latents{number}").mkdir()
+        pipe = audio / whole(codec, recordings, temporary / f"latents{number}", arguments.workers, warm)
+        rounds.append((decoding, model_audio / model, pipe))
+    decoding, model, pipe = (statistics.median(column) for column in zip(*rounds, strict=True))
+    shares = [100 * whole_rate / min(parts) for *parts, whole_rate in rounds]
     rows = [
-        ["decoding alone", f"{audio / decoding:.0f}", f"{files / decoding:.1f}"],
-        ["model alone", f"{model_audio / model:.0f}", ""],
-        ["**encode**", f"{audio / pipe:.0f}", f"{files / pipe:.1f}"],
+        ["decoding alone", f"{decoding:.0f}", f"{decoding * files / audio:.1f}"],
+        ["model alone", f"{model:.0f}", ""],
+        ["**encode**", f"{pipe:.0f}", f"{pipe * files / audio:.1f}"],
     ]
-    worst, worst_db = half_precision_loss(codec, temporary / "latents", 5)
+    worst, worst_db = half_precision_loss(codec, temporary / "latents0", 5)
     machine = f"{codec.device.type}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
     text = (
         f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s.\n\n"
         + table(["", "times real time", "files a second"], rows)
-        + f"\n\nThe whole reaches {100 * audio / pipe / slower:.0f} % of the slower part. Half precision moves a "
+        + f"\n\nThe whole reaches {statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f} in "
+        f"{len(shares)} rounds) of the slower part. Half precision moves a "
         f"latent by at most {worst:.3f} of its posterior's standard deviation, "
         f"the decoded spectrogram by {worst_db:.3f} dB."
     )
@@ -144,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", type=Path)
