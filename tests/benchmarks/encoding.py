@@ -13,9 +13,13 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from document import table, write_block
@@ -27,7 +31,7 @@ from audiovae.encoding.batches import BatchEncoder
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
 from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
-from audiovae.encoding.workers import prepared
+from audiovae.encoding.workers import Message, prepared
 from audiovae.encoding.writer import ShardWriter
 from audiovae.latent_dataset.torch_dataset import LatentDataset
 
@@ -36,19 +40,27 @@ WARM_UP = 4
 """Recordings for each worker that are decoded before the clock starts."""
 
 
-def after_warm_up(items: Iterator, count: int, is_end) -> float:
-    """Seconds from the end of the first ``count`` recordings to the end of all."""
-    start, seen = time.perf_counter(), 0
-    for item in items:
-        seen += is_end(item)
-        if seen == count and is_end(item):
-            start = time.perf_counter()
-    return time.perf_counter() - start
+class Clock:
+    """Starts when so many recordings are decoded: rows come in order, so that one late process holds up the first."""
+
+    def __init__(self, warm: int) -> None:
+        self.warm, self.start = warm, time.perf_counter()
+
+    def listen(self, messages: Iterator[tuple[int, Message]]) -> Iterator[tuple[int, Message]]:
+        for message in messages:
+            self.warm -= isinstance(message[1], Facts)
+            yield message
+            if isinstance(message[1], Facts) and self.warm == 0:
+                self.start = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start
 
 
 def decode_only(recordings: list[Recording], analysis: Analysis, workers: int, warm: int) -> float:
-    messages = prepared(recordings, analysis, workers=workers)
-    return after_warm_up(messages, warm, lambda message: isinstance(message[1], Facts))
+    clock = Clock(warm)
+    deque(clock.listen(prepared(recordings, analysis, workers=workers)), maxlen=0)
+    return clock.seconds()
 
 
 def model_only(
@@ -75,16 +87,16 @@ def model_only(
 
 
 def whole(codec: Codec, recordings: list[Recording], dataset: Path, workers: int, warm: int) -> float:
-    settings = settings_of(codec)
-    writer = ShardWriter(dataset, settings)
+    settings, clock = settings_of(codec), Clock(warm)
 
-    def rows() -> Iterator[object]:
+    def listened(*arguments: Any, **options: Any) -> Iterator[tuple[int, Message]]:
+        with closing(prepared(*arguments, **options)) as messages:
+            yield from clock.listen(messages)
+
+    with mock.patch.object(pipeline, "prepared", listened), closing(ShardWriter(dataset, settings)) as writer:
         for row in encode_recordings(codec, recordings, settings, workers=workers):
             writer.add(row)
-            yield row
-        writer.close()
-
-    return after_warm_up(rows(), warm, lambda row: True)
+    return clock.seconds()
 
 
 def half_precision_loss(codec: Codec, dataset: Path, count: int) -> tuple[float, float]:
