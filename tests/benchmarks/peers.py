@@ -1,7 +1,7 @@
 """Encoding and decoding speed beside other audio autoencoders: their own code, with random weights.
 
-    pip install --no-deps acids-rave encodec diffusers music2latent gin-config cached-conv gputil lmdb udls flask blinker itsdangerous einops
-    pip install --no-deps pytorch-lightning lightning-utilities torchmetrics huggingface-hub
+    pip install --no-deps acids-rave encodec diffusers music2latent gin-config cached-conv gputil lmdb udls einops
+    pip install --no-deps flask blinker itsdangerous pytorch-lightning lightning-utilities torchmetrics huggingface-hub
     python tests/benchmarks/peers.py [--seconds 10] [--rounds 5] [--threads 1] [--write README.md]
 
 Speed doesn't depend on what weights have learnt. Each system takes as many seconds of noise at its own rate, in turn
