@@ -64,7 +64,7 @@ def main() -> None:
         blocks["curve"] = curve(options.curve)
     for name, text in blocks.items():
         print(text, end="\n\n")
-        if options.write:
+        if options.write and f"<!-- {name} -->" in options.write.read_text(encoding="utf-8"):
             write_block(options.write, name, text)
 
 
