@@ -18,9 +18,10 @@ from audiovae import __version__, alignment, codec, interpolation
 from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio
 from audiovae.cli import app, datasets, encode_progress, options
-from audiovae.encoding import resume
+from audiovae.encoding import resume, writer
 from audiovae.errors import InputError
 from audiovae.latent_dataset import schema
+from audiovae.latent_dataset.schema import Row
 from audiovae.training import run as training
 from audiovae.training import validation
 
@@ -633,6 +634,38 @@ def test_encode_tells_events_as_json_and_little_in_a_log(
     monkeypatch.setattr(encode_progress, "LOG_SECONDS", 0.0)
     lines = call(*words, tmp_path / "long").stdout.splitlines()
     assert lines[1].startswith("1/5  0.0 h of audio, ") and lines[1].endswith(", 0 min to go")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "last"),
+    [
+        (KeyboardInterrupt(), 130, {"event": "interrupted"}),
+        (InputError("x/latents-000000.parquet:\ncan't be written"), 1, {"event": "error"}),
+    ],
+)
+def test_events_are_json_to_the_end_when_a_run_ends_early(
+    checkpoint: Path,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    last: dict[str, str],
+) -> None:
+    add = writer.ShardWriter.add
+
+    def fail_at_the_fourth(self: writer.ShardWriter, row: Row) -> None:
+        if len(self.rows) == 3:
+            raise error
+        add(self, row)
+
+    monkeypatch.setattr(encode_progress, "EVENT_SECONDS", 0.0)
+    monkeypatch.setattr(writer.ShardWriter, "add", fail_at_the_fourth)
+    result = call("encode", clips, "--checkpoint", checkpoint, "--out", tmp_path / "x", "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == code
+    assert [event["event"] for event in events] == ["progress"] * 4 + [last["event"]]
+    assert events[-1] == events[-2] | last | ({"reason": " ".join(str(error).split())} if code == 1 else {})
 
 
 def test_encode_on_ray_without_it_says_what_to_install(

@@ -1,8 +1,6 @@
 """Encoding to a dataset: the latents that the codec gives, whatever the batch, and a row for whatever comes."""
 
 import hashlib
-import multiprocessing
-import os
 import tarfile
 from pathlib import Path
 
@@ -13,16 +11,14 @@ from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.codec import Codec, load
-from audiovae.encoding import pipeline, preparation, workers
+from audiovae.encoding import pipeline, preparation
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
 from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
-from audiovae.encoding.restore import Stored, audio_names, decode_dataset, find_latents
+from audiovae.encoding.restore import find_latents
 from audiovae.encoding.run import Outcome, encode_dataset, local_encoder
-from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import Row
 from audiovae.latent_dataset.torch_dataset import LatentDataset
-from audiovae.latents import Latents
 
 
 @pytest.fixture(scope="module")
@@ -182,50 +178,6 @@ def test_an_input_that_disappears_is_a_row_and_done_when_it_is_back(codec: Codec
     assert len(list((tmp_path / "latents").glob("*failed*"))) == 0
 
 
-def kill_children() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
-
-
-def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(
-    codec: Codec, music: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
-    recordings = find_recordings([music / "long.flac", music / "live" / "b.wav"])
-    analysis = Analysis(codec.config, 8, 24)
-    told: list[str] = []
-    last: workers.Message | None = None
-    for index, message in workers.prepared(recordings, analysis, workers=1):
-        if index == 0:
-            told.append(type(message).__name__)
-            if len(told) == 2:
-                kill_children()
-        else:
-            last = message
-    assert told.index("Restart") in (2, 3, 4)  # some pieces were on their way
-    assert told[told.index("Restart") + 1 :] == ["Piece"] * 9 + ["Facts"]
-    assert isinstance(last, Facts) and last.error is None
-
-
-def test_a_recording_that_kills_two_workers_is_a_failure(
-    codec: Codec, music: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
-    handed_on = workers.prepared
-
-    def deadly(*arguments: object, **options: object):
-        for index, message in handed_on(*arguments, **options):  # type: ignore[arg-type]
-            if index == 0 and isinstance(message, Piece):
-                kill_children()
-            yield index, message
-
-    monkeypatch.setattr("audiovae.encoding.pipeline.prepared", deadly)
-    recordings = find_recordings([music / "long.flac", music / "live" / "b.wav"])
-    first, second = rows_of(codec, recordings, workers=1)
-    assert first.error == "the process that decoded it died, twice (signal 9)" and first.mean is None
-    assert second.error is None
-
-
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
@@ -254,79 +206,3 @@ def test_progress_tells_of_each_row(codec: Codec, music: Path, tmp_path: Path) -
     encode(codec, music / "live", tmp_path / "latents")
     encode(codec, music, tmp_path / "latents", progress=lambda outcome: told.append((outcome.done, outcome.total)))
     assert told == [(done, 12) for done in range(2, 13)]
-
-
-# --- and back ---------------------------------------------------------------------------------------------------------
-
-
-def test_decoding_gives_what_the_codec_gives(codec: Codec, music: Path, tmp_path: Path) -> None:
-    encode(codec, music / "live", tmp_path / "latents")
-    stored = find_latents(tmp_path / "latents")
-    assert [one.source for one in stored] == ["b.wav", "c.ogg"]
-    targets = [tmp_path / "out" / name for name in audio_names([one.source for one in stored], "flac")]
-    gains_db = decode_dataset(codec, stored, targets, quality="draft")
-    for one, target, gain_db in zip(stored, targets, gains_db, strict=True):
-        latents, audio = one.load(), Audio.load(target)
-        assert (audio.samples, audio.sample_rate, audio.channels) == (
-            latents.samples,
-            latents.sample_rate,
-            latents.channels,
-        )
-        expected = codec.decode(latents, quality="draft").waveform * 10 ** (gain_db / 20)
-        torch.testing.assert_close(audio.waveform, expected, atol=1e-6, rtol=0)
-
-
-def test_a_part_of_a_dataset_is_chosen_by_source_or_glob(codec: Codec, music: Path, tmp_path: Path) -> None:
-    dataset = tmp_path / "latents"
-    encode(codec, music, dataset)
-    assert [one.source for one in find_latents(dataset, ["live/*", "2.wav"])] == ["2.wav", "live/b.wav", "live/c.ogg"]
-    with pytest.raises(InputError, match=r"latents: no encoded recording is named text\.wav"):
-        find_latents(dataset, ["2.wav", "text.wav"])
-    (shard,) = dataset.glob("latents-0*.parquet")
-    assert len(find_latents(shard)) == 10
-
-
-def test_a_latents_file_is_decoded_too(codec: Codec, music: Path, tmp_path: Path) -> None:
-    latents = codec.encode(music / "live" / "c.ogg")
-    latents.save(tmp_path / "c.ogg.latents.safetensors")
-    (stored,) = find_latents(tmp_path / "c.ogg.latents.safetensors")
-    assert audio_names([stored.source], "wav") == ["c.wav"]
-    assert torch.equal(stored.load().mean, latents.mean)
-
-
-def test_nothing_is_decoded_if_another_model_made_it(codec: Codec, music: Path, tmp_path: Path) -> None:
-    encode(codec, music / "live", tmp_path / "latents")
-    other = load(save_tiny(tmp_path / "other.safetensors", seed=1), device="cpu")
-    stored = find_latents(tmp_path / "latents")
-    message = rf"b\.wav: encoded by checkpoint {codec.fingerprint}, this one is {other.fingerprint} "
-    with pytest.raises(InputError, match=message):
-        decode_dataset(other, stored, [tmp_path / f"{index}.wav" for index in range(2)])
-    assert not list(tmp_path.glob("*.wav"))
-
-
-def test_audio_names_drop_the_old_suffix_where_they_stay_distinct() -> None:
-    sources = ("a.wav", "a.flac", "x/a.wav", "x/b.c.ogg", "B.wav", "b.ogg")
-    expected = ["a.wav.wav", "a.flac.wav", "x/a.wav", "x/b.c.wav", "B.wav.wav", "b.ogg.wav"]
-    assert audio_names(sources, "wav") == expected
-
-
-def test_audio_names_stay_in_the_folder_and_apart() -> None:
-    sources = ("../../etc/a.wav", "/etc/a.wav", "a.wav", "a.wav", "..", "x/../b.wav", "caf\\xe9.wav")
-    names = audio_names(sources, "wav")
-    assert names == [
-        "etc/a.wav.wav",
-        "etc/a.wav (2).wav",
-        "a.wav.wav",
-        "a.wav (2).wav",
-        "recording.wav",
-        "x/b.wav",
-        os.fsdecode(b"caf\xe9.wav"),
-    ]
-
-
-def test_stored_latents_are_loaded_only_when_asked_for(tmp_path: Path, codec: Codec) -> None:
-    def fail() -> Latents:
-        raise AssertionError
-
-    with pytest.raises(InputError, match="encoded by checkpoint"):
-        decode_dataset(codec, [Stored("a", "other", fail)], [tmp_path / "a.wav"])

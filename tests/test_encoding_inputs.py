@@ -126,3 +126,5 @@ def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=f"{name}: {reason}"):
             sources(tmp_path / name)
+    with pytest.raises(InputError, match="an input is empty: name a file or folder"):
+        sources("")

@@ -18,23 +18,39 @@ EVENT_SECONDS, LOG_SECONDS, BAR_SECONDS = 1.0, 60.0, 0.1
 
 @contextmanager
 def encode_progress(report: Report, *, terminal: bool) -> "Iterator[Callable[[Outcome], None]]":
-    """Gives what is to be told of each row; it says something only as often as who listens can take."""
+    """Gives what is to be told of each row; it says something only as often as who listens can take.
+
+    Whatever ends the block early has a JSON event of its own, with how far the run has come.
+    """
+    seconds = EVENT_SECONDS if report.as_json else BAR_SECONDS if terminal else LOG_SECONDS
+    last, told = time.monotonic() if not terminal else 0.0, None
+
+    def tell(outcome: "Outcome") -> None:
+        nonlocal last, told
+        now, told = time.monotonic(), outcome
+        if now - last < seconds and not (terminal and outcome.done == outcome.total):
+            return
+        last = now
+        if report.as_json:
+            typer.echo(to_json({"event": "progress"} | counts(outcome)))
+        else:
+            advance(outcome.done, outcome.total, _figures(outcome, eta=not terminal))
+
     with report.progress("encoding") as advance:
-        seconds = EVENT_SECONDS if report.as_json else BAR_SECONDS if terminal else LOG_SECONDS
-        last = time.monotonic() if not terminal else 0.0
-
-        def tell(outcome: "Outcome") -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < seconds and not (terminal and outcome.done == outcome.total):
-                return
-            last = now
+        try:
+            yield tell
+        except BaseException as error:
             if report.as_json:
-                typer.echo(to_json({"event": "progress"} | counts(outcome)))
-            else:
-                advance(outcome.done, outcome.total, _figures(outcome, eta=not terminal))
+                _tell_the_end(error, told)
+            raise
 
-        yield tell
+
+def _tell_the_end(error: BaseException, told: "Outcome | None") -> None:
+    if isinstance(error, KeyboardInterrupt):
+        event: dict[str, object] = {"event": "interrupted"}
+    else:
+        event = {"event": "error", "reason": " ".join(str(error).split()) or type(error).__name__}
+    typer.echo(to_json(event | (counts(told) if told else {})))
 
 
 def counts(outcome: "Outcome") -> dict[str, object]:

@@ -58,8 +58,8 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Recording]:
 
     An input is an audio file, a folder, a glob in quotes, a list with one path a line (``.txt``), a JSON-lines
     manifest (``.jsonl``: ``{"path": …}``), or a tar archive (``.tar``). Paths in a list or manifest are relative to it.
-    Sources are relative to the one folder that was given, or to what all inputs have in
-    common, so that two recordings never have the same; what lies elsewhere keeps its whole path.
+    Sources are relative to the one folder that was given, or to what all inputs have in common, so that two recordings
+    never have the same; what lies elsewhere keeps its whole path.
 
     Raises InputError for an input that isn't there, can't be read, or holds no audio. A file that a list names, but
     that isn't there, is a recording: it becomes a row that says so.
@@ -92,6 +92,8 @@ def _slashed(path: str) -> str:
 
 def _expand(given: str) -> tuple[str, dict[str, Member | None]]:
     """The folder that an input's paths are relative to, and its recordings by absolute path."""
+    if not given:
+        raise InputError("an input is empty: name a file or folder")  # a script's unset variable; Path takes it for .
     path = Path(given)
     try:
         exists = path.exists()

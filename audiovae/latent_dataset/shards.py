@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ def read_facts(path: Path) -> "pa.Table":
 
 def write_shard(path: Path, rows: Sequence[Row], settings: DatasetSettings) -> None:
     """Writes rows as a new shard that, when this returns, survives a power cut; InputError if the disk refuses."""
-    _write(path, [table(group, settings) for group in _row_groups(rows)], settings, force=False)
+    _write(path, (table(group, settings) for group in _row_groups(rows)), settings, force=False)
 
 
 def keep_rows(path: Path, keep: "pa.BooleanArray") -> None:
@@ -111,7 +111,7 @@ def row_bytes(row: Row) -> int:
     return 200 + 2 * sum(tensor.numel() for tensor in (row.mean, row.logvar) if tensor is not None)
 
 
-def _write(path: Path, groups: "list[pa.Table]", settings: DatasetSettings, *, force: bool) -> None:
+def _write(path: Path, groups: "Iterable[pa.Table]", settings: DatasetSettings, *, force: bool) -> None:
     import pyarrow.parquet as pq
 
     columns = schema(settings)

@@ -1,0 +1,106 @@
+"""A latent dataset back to audio files."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import noise, stereo, tone
+from tiny_codec import save_tiny
+
+from audiovae.audio import Audio
+from audiovae.codec import Codec, load
+from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.pipeline import settings_of
+from audiovae.encoding.restore import Stored, audio_names, decode_dataset, find_latents
+from audiovae.encoding.run import encode_dataset, local_encoder
+from audiovae.errors import InputError
+from audiovae.latents import Latents
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    return load(save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors"), device="cpu")
+
+
+@pytest.fixture
+def latents(codec: Codec, tmp_path: Path) -> Path:
+    """A dataset of three recordings and a failure."""
+    music, settings = tmp_path / "music", settings_of(codec)
+    (music / "live").mkdir(parents=True)
+    Audio(noise(samples=30_000), 44_100).save(music / "2.wav")
+    Audio(stereo(samples=80_000), 22_050).save(music / "live" / "b.wav")
+    Audio(tone(samples=9000), 48_000).save(music / "live" / "c.ogg")
+    (music / "text.wav").write_text("not audio")
+    encode_dataset(find_recordings([music]), tmp_path / "latents", settings, local_encoder(codec, settings))
+    return tmp_path / "latents"
+
+
+def test_decoding_gives_what_the_codec_gives(codec: Codec, latents: Path, tmp_path: Path) -> None:
+    stored = find_latents(latents)
+    assert [one.source for one in stored] == ["2.wav", "live/b.wav", "live/c.ogg"]
+    targets = [tmp_path / "out" / name for name in audio_names([one.source for one in stored], "flac")]
+    gains_db = decode_dataset(codec, stored, targets, quality="draft")
+    for one, target, gain_db in zip(stored, targets, gains_db, strict=True):
+        latents, audio = one.load(), Audio.load(target)
+        assert (audio.samples, audio.sample_rate, audio.channels) == (
+            latents.samples,
+            latents.sample_rate,
+            latents.channels,
+        )
+        expected = codec.decode(latents, quality="draft").waveform * 10 ** (gain_db / 20)
+        torch.testing.assert_close(audio.waveform, expected, atol=1e-6, rtol=0)
+
+
+def test_a_part_of_a_dataset_is_chosen_by_source_or_glob(latents: Path) -> None:
+    assert [one.source for one in find_latents(latents, ["live/*", "2.wav"])] == ["2.wav", "live/b.wav", "live/c.ogg"]
+    assert [one.source for one in find_latents(latents, ["live/c.ogg"])] == ["live/c.ogg"]
+    with pytest.raises(InputError, match=r"latents: no encoded recording is named text\.wav"):
+        find_latents(latents, ["2.wav", "text.wav"])
+    (shard,) = latents.glob("latents-0*.parquet")
+    assert len(find_latents(shard)) == 3
+
+
+def test_a_latents_file_is_decoded_too(codec: Codec, tmp_path: Path) -> None:
+    latents = codec.encode(Audio(tone(samples=9000), 48_000))
+    latents.save(tmp_path / "c.ogg.latents.safetensors")
+    (stored,) = find_latents(tmp_path / "c.ogg.latents.safetensors")
+    assert audio_names([stored.source], "wav") == ["c.wav"]
+    assert torch.equal(stored.load().mean, latents.mean)
+
+
+def test_nothing_is_decoded_if_another_model_made_it(codec: Codec, latents: Path, tmp_path: Path) -> None:
+    other = load(save_tiny(tmp_path / "other.safetensors", seed=1), device="cpu")
+    stored = find_latents(latents)
+    message = rf"2\.wav: encoded by checkpoint {codec.fingerprint}, this one is {other.fingerprint} "
+    with pytest.raises(InputError, match=message):
+        decode_dataset(other, stored, [tmp_path / f"{index}.wav" for index in range(3)])
+    assert not list(tmp_path.glob("*.wav"))
+
+
+def test_audio_names_drop_the_old_suffix_where_they_stay_distinct() -> None:
+    sources = ("a.wav", "a.flac", "x/a.wav", "x/b.c.ogg", "B.wav", "b.ogg")
+    expected = ["a.wav.wav", "a.flac.wav", "x/a.wav", "x/b.c.wav", "B.wav.wav", "b.ogg.wav"]
+    assert audio_names(sources, "wav") == expected
+
+
+def test_audio_names_stay_in_the_folder_and_apart() -> None:
+    sources = ("../../etc/a.wav", "/etc/a.wav", "a.wav", "a.wav", "..", "x/../b.wav", "caf\\xe9.wav")
+    names = audio_names(sources, "wav")
+    assert names == [
+        "etc/a.wav.wav",
+        "etc/a.wav (2).wav",
+        "a.wav.wav",
+        "a.wav (2).wav",
+        "recording.wav",
+        "x/b.wav",
+        os.fsdecode(b"caf\xe9.wav"),
+    ]
+
+
+def test_stored_latents_are_loaded_only_when_asked_for(tmp_path: Path, codec: Codec) -> None:
+    def fail() -> Latents:
+        raise AssertionError
+
+    with pytest.raises(InputError, match="encoded by checkpoint"):
+        decode_dataset(codec, [Stored("a", "other", fail)], [tmp_path / "a.wav"])

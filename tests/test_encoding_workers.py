@@ -1,0 +1,75 @@
+"""Processes that decode, and die in the middle of it."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from conftest import noise, stereo
+from tiny_codec import save_tiny
+
+from audiovae.audio import Audio
+from audiovae.codec import Codec, load
+from audiovae.encoding import pipeline, workers
+from audiovae.encoding.inputs import Recording, find_recordings
+from audiovae.encoding.pipeline import encode_recordings, settings_of
+from audiovae.encoding.preparation import Analysis, Facts, Piece
+
+PIECE_LATENT_FRAMES = 24
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> Codec:
+    return load(save_tiny(tmp_path / "tiny.safetensors"), device="cpu")
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Recording]:
+    """One of nine pieces, one of two."""
+    Audio(noise(samples=850_000), 44_100).save(tmp_path / "long.flac")
+    Audio(stereo(samples=80_000), 22_050).save(tmp_path / "short.wav")
+    return find_recordings([tmp_path / "long.flac", tmp_path / "short.wav"])
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that little audio makes many pieces, and a process is never far ahead."""
+    monkeypatch.setattr(pipeline, "PIECE_LATENT_FRAMES", PIECE_LATENT_FRAMES)
+    monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
+
+
+def kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(codec: Codec, recordings: list[Recording]) -> None:
+    analysis = Analysis(codec.config, 8, PIECE_LATENT_FRAMES)
+    told: list[str] = []
+    last: workers.Message | None = None
+    for index, message in workers.prepared(recordings, analysis, workers=1):
+        if index == 0:
+            told.append(type(message).__name__)
+            if len(told) == 2:
+                kill_children()
+        else:
+            last = message
+    assert told.index("Restart") in (2, 3, 4)  # some pieces were on their way
+    assert told[told.index("Restart") + 1 :] == ["Piece"] * 9 + ["Facts"]
+    assert isinstance(last, Facts) and last.error is None
+
+
+def test_a_recording_that_kills_two_workers_is_a_failure(
+    codec: Codec, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_on = workers.prepared
+
+    def deadly(*arguments: object, **options: object):
+        for index, message in handed_on(*arguments, **options):  # type: ignore[arg-type]
+            if index == 0 and isinstance(message, Piece):
+                kill_children()
+            yield index, message
+
+    monkeypatch.setattr("audiovae.encoding.pipeline.prepared", deadly)
+    first, second = encode_recordings(codec, recordings, settings_of(codec), workers=1)
+    assert first.error == "the process that decoded it died, twice (signal 9)" and first.mean is None
+    assert second.error is None
