@@ -1,6 +1,11 @@
 """Encoding on a Ray cluster gives the dataset that encoding here gives. Ray is an extra that tests do without."""
 
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,36 +15,128 @@ from tiny_codec import save_tiny
 from audiovae.audio import Audio
 from audiovae.codec import load
 from audiovae.encoding import cluster
-from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import settings_of
 from audiovae.encoding.run import encode_dataset, local_encoder
+from audiovae.latent_dataset.schema import DatasetSettings
 from audiovae.latent_dataset.shards import find_shards, open_shard
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+DOOMED_NODE, SIGN = "AUDIOVAE_TEST_DOOMED_NODE", "AUDIOVAE_TEST_SIGN"
+"""Environment of a node that is to die, and the file that it makes when it may."""
 
 
 def content(dataset: Path) -> list[dict[str, object]]:
     return pa.concat_tables([open_shard(shard).read() for shard in find_shards(dataset)]).to_pylist()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_cluster_makes_the_same_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one, on this machine, with two actors."""
-    ray = pytest.importorskip("ray")
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return save_tiny(tmp_path / "tiny.safetensors")
+
+
+@pytest.fixture
+def settings(checkpoint: Path) -> DatasetSettings:
+    return settings_of(load(checkpoint, device="cpu"), logvar=True)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """Twenty-five in batches of two; one is bad."""
+    monkeypatch.setattr(cluster, "BATCH_RECORDINGS", 2)
     (tmp_path / "music").mkdir()
-    for index in range(7):
-        Audio(noise(samples=20_000 + 9000 * index, seed=index), 44_100).save(tmp_path / "music" / f"{index}.wav")
+    for index in range(23):
+        Audio(noise(samples=20_000 + 3000 * index, seed=index), 44_100).save(tmp_path / "music" / f"{index:02}.wav")
     Audio(stereo(samples=30_000), 44_100).save(tmp_path / "music" / "stereo.wav")
     (tmp_path / "music" / "bad.wav").write_text("no audio")
-    checkpoint = save_tiny(tmp_path / "tiny.safetensors")
-    codec = load(checkpoint, device="cpu")
-    settings, recordings = settings_of(codec, logvar=True), find_recordings([tmp_path / "music"])
-    encode_dataset(recordings, tmp_path / "here", settings, local_encoder(codec, settings))
-    monkeypatch.setattr(cluster, "BATCH_RECORDINGS", 3)
+    return find_recordings([tmp_path / "music"])
+
+
+@pytest.fixture
+def expected(
+    checkpoint: Path, settings: DatasetSettings, recordings: list[Recording], tmp_path: Path
+) -> list[dict[str, object]]:
+    encoder = local_encoder(load(checkpoint, device="cpu"), settings)
+    encode_dataset(recordings, tmp_path / "here", settings, encoder)
+    return content(tmp_path / "here")
+
+
+@pytest.fixture
+def ray() -> Iterator[Any]:
+    ray = pytest.importorskip("ray")
+    yield ray
+    ray.shutdown()
+
+
+def test_a_cluster_makes_the_same_dataset(
+    ray: Any,
+    checkpoint: Path,
+    settings: DatasetSettings,
+    recordings: list[Recording],
+    expected: list[dict[str, object]],
+    tmp_path: Path,
+) -> None:
+    """A real one, on this machine, with two actors; what it makes is read by Ray too."""
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    encoder = cluster.ray_encoder("local", str(checkpoint), settings, device="cpu")
+    outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
+    assert (outcome.encoded, len(outcome.failures)) == (24, 1)
+    assert content(tmp_path / "there") == expected
+    rows = ray.data.read_parquet(str(tmp_path / "there")).take_all()
+    assert {row["source"]: list(row["mean"]) for row in rows if row["status"] == "ok"} == {
+        row["source"]: row["mean"] for row in expected if row["status"] == "ok"
+    }
+
+
+class DoomedEncoder(cluster.ClusterEncoder):
+    """On the node that is to die, it makes one batch, and has a second in hand for ever."""
+
+    batches = 0
+
+    def __call__(self, batch: "pa.Table") -> "pa.Table":
+        self.batches += 1
+        if os.environ.get(DOOMED_NODE) and self.batches > 1:
+            Path(os.environ[SIGN]).touch()
+            time.sleep(3600)
+        return super().__call__(batch)
+
+
+def test_a_node_that_dies_costs_no_row(
+    ray: Any,
+    checkpoint: Path,
+    settings: DatasetSettings,
+    recordings: list[Recording],
+    expected: list[dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two nodes of a CPU each; one is killed with rows in its memory and others in work."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setattr(cluster, "ClusterEncoder", DoomedEncoder)
+    sign = tmp_path / "sign"
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    doomed = nodes.add_node(num_cpus=1, env_vars={DOOMED_NODE: "1", SIGN: str(sign)})
+
+    def kill() -> bool:
+        for _ in range(2000):
+            if sign.exists():
+                nodes.remove_node(doomed, allow_graceful=False)
+                return True
+            time.sleep(0.1)
+        return False
+
     try:
-        encoder = cluster.ray_encoder("local", str(checkpoint), settings, device="cpu")
-        outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
+        ray.init(address=nodes.address, log_to_driver=False)
+        encoder = cluster.ray_encoder(nodes.address, str(checkpoint), settings, device="cpu")
+        with ThreadPoolExecutor(1) as other:
+            killed = other.submit(kill)
+            outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
+            assert killed.result()
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 1
     finally:
         ray.shutdown()
-    assert (outcome.encoded, len(outcome.failures)) == (8, 1)
-    assert content(tmp_path / "there") == content(tmp_path / "here")
+        nodes.shutdown()
+    assert (outcome.encoded, len(outcome.failures)) == (24, 1)
+    assert content(tmp_path / "there") == expected
