@@ -1,6 +1,7 @@
 """Encoding on a Ray cluster gives the dataset that encoding here gives. Ray is an extra that tests do without."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import noise, stereo
+from doomed_encoder import DOOMED_NODE, SIGN, DoomedEncoder
 from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
@@ -22,9 +24,6 @@ from audiovae.latent_dataset.schema import DatasetSettings
 from audiovae.latent_dataset.shards import find_shards, open_shard
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-DOOMED_NODE, SIGN = "AUDIOVAE_TEST_DOOMED_NODE", "AUDIOVAE_TEST_SIGN"
-"""Environment of a node that is to die, and the file that it makes when it may."""
 
 
 def content(dataset: Path) -> list[dict[str, object]]:
@@ -89,19 +88,6 @@ def test_a_cluster_makes_the_same_dataset(
     }
 
 
-class DoomedEncoder(cluster.ClusterEncoder):
-    """On the node that is to die, it makes one batch, and has a second in hand for ever."""
-
-    batches = 0
-
-    def __call__(self, batch: "pa.Table") -> "pa.Table":
-        self.batches += 1
-        if os.environ.get(DOOMED_NODE) and self.batches > 1:
-            Path(os.environ[SIGN]).touch()
-            time.sleep(3600)
-        return super().__call__(batch)
-
-
 def test_a_node_that_dies_costs_no_row(
     ray: Any,
     checkpoint: Path,
@@ -115,6 +101,7 @@ def test_a_node_that_dies_costs_no_row(
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr(cluster, "ClusterEncoder", DoomedEncoder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     sign = tmp_path / "sign"
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     doomed = nodes.add_node(num_cpus=1, env_vars={DOOMED_NODE: "1", SIGN: str(sign)})
