@@ -2,10 +2,10 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -102,25 +102,26 @@ def test_a_node_that_dies_costs_no_row(
 
     monkeypatch.setattr(cluster, "ClusterEncoder", DoomedEncoder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-    sign = tmp_path / "sign"
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    doomed = nodes.add_node(num_cpus=1, env_vars={DOOMED_NODE: "1", SIGN: str(sign)})
+    sign, over = tmp_path / "sign", Event()
+    signs = {SIGN: str(sign)}
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "env_vars": signs})
+    doomed = nodes.add_node(num_cpus=1, env_vars=signs | {DOOMED_NODE: "1"})
 
-    def kill() -> bool:
-        for _ in range(2000):
+    def kill() -> None:
+        while not over.wait(0.1):
             if sign.exists():
                 nodes.remove_node(doomed, allow_graceful=False)
-                return True
-            time.sleep(0.1)
-        return False
+                return
 
     try:
         ray.init(address=nodes.address, log_to_driver=False)
         encoder = cluster.ray_encoder(nodes.address, str(checkpoint), settings, device="cpu")
         with ThreadPoolExecutor(1) as other:
-            killed = other.submit(kill)
-            outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
-            assert killed.result()
+            other.submit(kill)
+            try:
+                outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
+            finally:
+                over.set()
         assert len([node for node in ray.nodes() if node["Alive"]]) == 1
     finally:
         ray.shutdown()

@@ -40,7 +40,7 @@ def ray_encoder(
 
     Every node needs this package, and the recordings (and the checkpoint, if it isn't the bundled one) under the same
     paths. There are as many actors as the cluster has room for: a CPU each, or ``gpus`` of one. An actor that dies is
-    replaced and its batch is encoded again. Raises InputError if Ray is not installed or can't be reached.
+    replaced and its batch is encoded again. Raises InputError if Ray is not installed, can't be reached, or gives up.
     """
 
     def encode(recordings: Sequence[Recording]) -> Iterator[Row]:
@@ -53,6 +53,8 @@ def ray_encoder(
             _connect(address)
         try:
             yield from _encode_on_ray(recordings, (checkpoint, device, settings), gpus)
+        except ray.exceptions.RayError as error:  # of a node that lacks the checkpoint, say; its last line says so
+            raise InputError(f"Ray at {address}: {str(error).strip().splitlines()[-1].strip()[:200]}") from error
         finally:
             if ours:
                 ray.shutdown()

@@ -46,6 +46,14 @@ class Outcome:
     stopped: bool = False
     """Whether a failure ended the run (``fail_fast``)."""
 
+    def count(self, row: Row) -> None:
+        """One more row."""
+        if row.error is None:
+            self.encoded += 1
+            self.audio_seconds += row.seconds
+        else:
+            self.failures.append(Failure(row.source, row.error))
+
     @property
     def done(self) -> int:
         """Recordings that have a row."""
@@ -90,11 +98,7 @@ def encode_dataset(
             outcome.shards = writer.shards
             for row in rows:
                 writer.add(row)
-                if row.error is None:
-                    outcome.encoded += 1
-                    outcome.audio_seconds += row.seconds
-                else:
-                    outcome.failures.append(Failure(row.source, row.error))
+                outcome.count(row)
                 outcome.elapsed_seconds = time.monotonic() - start
                 progress(outcome)
                 if fail_fast and outcome.failures:

@@ -117,7 +117,7 @@ def _write(path: Path, groups: "Iterable[pa.Table]", settings: DatasetSettings, 
     columns = schema(settings)
     facts = [name for name in columns.names if name not in TENSOR_COLUMNS]
     with whole_file(path, force=force) as temporary, temporary.open("wb") as file:
-        # Latents are noise to a compressor: it wins a tenth, and costs every reader its time.
+        # Latents are noise to a compressor: zstd takes 7 % off those of data/examples, and costs every reader its time.
         with pq.ParquetWriter(
             file,
             columns,

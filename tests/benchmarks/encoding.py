@@ -130,7 +130,7 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
     analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, pipeline.PIECE_LATENT_FRAMES)
     facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, Facts)]
     lengths = [one.samples / one.sample_rate if one.samples and one.sample_rate else 0.0 for one in facts]
-    audio, files = sum(lengths[warm:]), len(lengths) - warm
+    audio = sum(lengths[warm:])
     rounds: list[tuple[float, float, float]] = []
     for number in range(arguments.rounds):
         decoding = audio / decode_only(recordings, analysis, arguments.workers, warm)
@@ -138,24 +138,27 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
         (temporary / f"latents{number}").mkdir()
         pipe = audio / whole(codec, recordings, temporary / f"latents{number}", arguments.workers, warm)
         rounds.append((decoding, model_audio / model, pipe))
+    loss = half_precision_loss(codec, temporary / "latents0", 5)
+    machine = f"{codec.device.type}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+    setting = f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s."
+    return f"{setting}\n\n{describe(rounds, audio / (len(lengths) - warm), loss)}"
+
+
+def describe(rounds: list[tuple[float, float, float]], file_seconds: float, loss: tuple[float, float]) -> str:
+    """The rates of the rounds, in times real time, for files of so many seconds."""
     decoding, model, pipe = (statistics.median(column) for column in zip(*rounds, strict=True))
     shares = [100 * whole_rate / min(parts) for *parts, whole_rate in rounds]
     rows = [
-        ["decoding alone", f"{decoding:.0f}", f"{decoding * files / audio:.1f}"],
+        ["decoding alone", f"{decoding:.0f}", f"{decoding / file_seconds:.1f}"],
         ["model alone", f"{model:.0f}", ""],
-        ["**encode**", f"{pipe:.0f}", f"{pipe * files / audio:.1f}"],
+        ["**encode**", f"{pipe:.0f}", f"{pipe / file_seconds:.1f}"],
     ]
-    worst, worst_db = half_precision_loss(codec, temporary / "latents0", 5)
-    machine = f"{codec.device.type}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
-    text = (
-        f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s.\n\n"
-        + table(["", "times real time", "files a second"], rows)
+    return (
+        table(["", "times real time", "files a second"], rows)
         + f"\n\nThe whole reaches {statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f} in "
-        f"{len(shares)} rounds) of the slower part. Half precision moves a "
-        f"latent by at most {worst:.3f} of its posterior's standard deviation, "
-        f"the decoded spectrogram by {worst_db:.3f} dB."
+        f"{len(shares)} rounds) of the slower part. Half precision moves a latent by at most {loss[0]:.3f} of its "
+        f"posterior's standard deviation, the decoded spectrogram by {loss[1]:.3f} dB."
     )
-    return text
 
 
 def main() -> None:
