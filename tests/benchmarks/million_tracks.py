@@ -8,6 +8,7 @@ thousand, and rows of one latent frame; what is written are rows of four minutes
 
 import argparse
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -19,7 +20,9 @@ from pathlib import Path
 import pyarrow.parquet  # noqa: F401  what importing it takes is no step's memory
 import torch
 from document import table, write_block
+from encoding import EXAMPLES, WARM_UP, many_files, whole
 
+import audiovae
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.resume import make_plan
 from audiovae.encoding.writer import SHARD_BYTES, ShardWriter
@@ -109,33 +112,57 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
+def encode_rate(folder: Path, workers: int) -> float:
+    """Seconds of one channel of the example clips that are encoded in a second, when all processes have started."""
+    codec = audiovae.load(device="cpu")
+    (folder / "clips").mkdir()
+    recordings = find_recordings([many_files(EXAMPLES, 60, folder / "clips")])
+    warm = WARM_UP * workers
+    (folder / "encoded").mkdir()
+    seconds = whole(codec, recordings, folder / "encoded", workers, warm)
+    facts = LatentDataset(folder / "encoded").facts
+    columns = (facts[name].to_pylist() for name in ("samples", "sample_rate", "channels"))
+    lengths = [samples / rate * channels for samples, rate, channels in zip(*columns, strict=True)]
+    return sum(lengths[warm:]) / seconds
+
+
 def measure(count: int, folder: Path) -> str:
     make_files(folder, count)
     for name in ("latents", "none", "written"):
         (folder / name).mkdir()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
-        found: dict[Step, tuple[int, float, float]] = {}
-        for step in (find, plan_first, make_rows, plan_again, open_dataset, write):
-            found[step] = pool.submit(timed, step, folder).result()
-    assert [found[step][0] for step in (find, plan_first, plan_again, open_dataset)] == [count] * 4
-    finding = found[find][1]
+        steps = (find, plan_first, make_rows, plan_again, open_dataset, write)
+        found = {step: pool.submit(timed, step, folder).result() for step in steps}
+    assert [found[step][0] for step in steps if step is not write] == [count] * 5
     shards = len(list((folder / "latents").glob("*.parquet")))
-    steps = [
-        ("finding the files", find, finding),
-        ("finding and planning, first run", plan_first, found[plan_first][1]),
-        (f"finding and planning, all done, {shards} shards", plan_again, found[plan_again][1]),
-        ("opening `LatentDataset`", open_dataset, found[open_dataset][1]),
-    ]
-    rows = [[f"{name}", f"{seconds:.0f}", f"{found[step][2]:.0f}"] for name, step, seconds in steps]
-    written, seconds, peak = found[write]
-    per_second = written / seconds
+    names = {
+        find: "finding the files",
+        plan_first: "finding and planning, the first run",
+        plan_again: f"finding and planning, all done, in {shards} shards",
+        open_dataset: "opening `LatentDataset`",
+    }
+    rows = [[name, f"{found[step][1]:.0f}", f"{found[step][2]:.0f}"] for step, name in names.items()]
+    workers = os.cpu_count() or 1
     return (
         table([f"{count:,} recordings", "seconds", "memory, MB"], rows)
-        + f"\n\nA track of four minutes in stereo takes {track_bytes() / 1e3:.0f} kB: "
-        f"{track_bytes() / 1e6 * 1e6 / 1e6:.2f} TB a million, in {1e6 * track_bytes() / SHARD_BYTES:,.0f} shards of "
-        f"{SHARD_BYTES >> 20} MiB. The writer makes {per_second / 1e6:.0f} MB a second, "
-        f"{per_second / track_bytes():.0f} tracks, in {peak:.0f} MB of memory."
+        + "\n\n"
+        + describe(found[write], encode_rate(folder, workers), workers)
+    )
+
+
+def describe(written: tuple[int, float, float], times_real_time: float, cores: int) -> str:
+    """What a million tracks take by the writer's bytes, seconds and memory, and by the rate of encoding."""
+    written_bytes, seconds, peak = written
+    audio_hours = 1e6 * TRACK_SECONDS / 3600
+    hours, row = 2 * audio_hours / times_real_time, track_bytes()
+    return (
+        f"A million tracks of four minutes in stereo are {audio_hours:,.0f} hours. This machine's {cores} cores encode "
+        f"a channel at {times_real_time:.0f} times real time: they take {hours:,.0f} hours, {hours * cores:,.0f} "
+        f"core-hours. A track makes {row / 1e3:.0f} kB of latents, all {row / 1e6:.2f} TB, in "
+        f"{1e6 * row / SHARD_BYTES:,.0f} shards of {SHARD_BYTES >> 20} MiB. The one writer makes "
+        f"{written_bytes / seconds / 1e6:.0f} MB a second, {written_bytes / seconds / row:.0f} tracks, in {peak:.0f} "
+        "MB of memory."
     )
 
 
