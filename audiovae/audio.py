@@ -150,7 +150,7 @@ class AudioWriter:
     """
 
     def __init__(self, path: str | Path, sample_rate: int, channels: int, *, force: bool = False) -> None:
-        self.path, self.gain_db = Path(path), 0.0
+        self.path, self.gain_db, self._force = Path(path), 0.0, force
         check_target(self.path, force=force)
         _refuse_shape(self.path, sample_rate, channels)
         self._suffix, self._channels, self._peak = self.path.suffix.lower(), channels, 0.0
@@ -202,6 +202,7 @@ class AudioWriter:
             if not is_lossy or gain * self._peak < _LOSSY_RISK or (peak := _peak_of(target)) <= 1:
                 break
             gain *= SAFE_PEAK / peak  # what a player would clip: coded once more, softer
+        check_target(self.path, force=self._force)  # another process may have been faster
         os.replace(target, self.path)
         self.gain_db = 20 * math.log10(gain)
 

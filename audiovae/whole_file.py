@@ -14,16 +14,21 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder")
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already (use --force to overwrite)")
+    _refuse_taken(path, force=force)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _refuse_taken(path, force=force)  # another process may have been faster
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _refuse_taken(path: Path, *, force: bool) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder")
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already (use --force to overwrite)")

@@ -18,12 +18,15 @@ from audiovae import __version__, alignment, codec, interpolation
 from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio
 from audiovae.cli import app, datasets, encode_progress, options
+from audiovae.cli.results import check_folder, result_folder
 from audiovae.encoding import resume, writer
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
 from audiovae.training import run as training
 from audiovae.training import validation
+from audiovae.whole_file import whole_file
 
 RUN = CliRunner()
 
@@ -336,6 +339,25 @@ def test_results_stay_when_nobody_reads_what_is_told(checkpoint: Path, tmp_path:
     with os.fdopen(write, "w") as nobody:
         subprocess.run([sys.executable, "-m", "audiovae", *words], stdout=nobody, check=False)
     assert names(tmp_path) == ["00.wav", "generate.json", "generate.png"]
+
+
+def test_what_another_process_wrote_meanwhile_is_kept(tmp_path: Path) -> None:
+    for write in (
+        lambda path: whole_file(path),
+        lambda path: result_folder(path.parent, [path.name], force=False),
+    ):
+        path = tmp_path / "a.json"
+        with pytest.raises(InputError, match=r"a\.json"), write(path) as place:
+            (place / "a.json" if place.is_dir() else place).write_text("second")
+            path.write_text("first")
+        assert names(tmp_path) == ["a.json"] and path.read_text() == "first"
+        path.unlink()
+
+
+def test_a_file_in_the_way_of_a_folder_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "q").write_text("mine")
+    with pytest.raises(InputError, match="q: is a file, a folder is to be made there"):
+        check_folder(tmp_path, ["p.wav", "q/y.wav"], force=True)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -677,7 +699,7 @@ def test_encode_on_ray_without_it_says_what_to_install(
 
 
 def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
-    with resume.locked(tmp_path / "x"):
+    with locked(tmp_path / "x"):
         line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)
     assert line == f"{tmp_path}/x: another process is writing to it"
 

@@ -11,9 +11,9 @@ import torch
 from encoding_stand_in import SETTINGS, content, encode, make_music, run
 
 from audiovae.encoding.inputs import find_recordings
-from audiovae.encoding.resume import locked
 from audiovae.encoding.run import encode_dataset
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
 from audiovae.latent_dataset.schema import DatasetSettings
 from audiovae.latent_dataset.shards import find_shards
 

@@ -26,10 +26,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from audiovae.checkpoint import Facts, load_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
+from audiovae.interrupts import interrupts_held
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training import components, loop, state, validation
+from audiovae.training import run as training_run
 from audiovae.training.data import Cache, Segments, open_cache
 from audiovae.training.log import RunLog
 from audiovae.training.loop import AutoencodingStep, Progress, Trainer
@@ -487,7 +490,7 @@ def test_a_full_disk_is_told_with_the_run_it_stopped(
 def test_an_interrupt_waits_while_workers_start() -> None:
     steps = []
     with pytest.raises(KeyboardInterrupt):
-        with loop._interrupts_held():
+        with interrupts_held():
             os.kill(os.getpid(), signal.SIGINT)
             steps.append("held")
         steps.append("after")
@@ -510,3 +513,26 @@ def test_on_cuda_a_stopped_run_goes_on(cache: Cache, tmp_path: Path) -> None:
     again.resume()
     assert again.position.step == 10
     assert again.train() is not None
+
+
+def test_processes_started_while_interrupts_are_held_never_see_one() -> None:
+    with interrupts_held():
+        child = multiprocessing.get_context("spawn").Process(target=print, args=("done",))
+        child.start()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGINT)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(sounds_folder: Path, tmp_path: Path) -> None:
+    run = training_run.new_run("tiny", ["training.steps=2"], data=sounds_folder, folder=tmp_path / "run")
+    with locked(tmp_path / "run"), pytest.raises(InputError, match=f"^{tmp_path}/run: another process is writing"):
+        training_run.train(run, device="cpu")
+
+
+def test_fewer_steps_than_are_done_leave_nothing_to_do(cache: Cache, tmp_path: Path) -> None:
+    trainer_of(cache, tmp_path, "training.steps=10").train()
+    again = trainer_of(cache, tmp_path, "training.steps=4")
+    again.resume()
+    assert again.train() is None and again.position.step == 10

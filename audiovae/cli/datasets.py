@@ -9,7 +9,7 @@ import typer
 
 from audiovae.cli import options
 from audiovae.cli.encode_progress import counts, encode_progress
-from audiovae.cli.report import Report
+from audiovae.cli.report import Report, one_line
 from audiovae.cli.results import result_folder
 from audiovae.json_text import to_json
 
@@ -101,7 +101,7 @@ def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> No
     for shard in outcome.damaged:
         typer.echo(f"audiovae: {shard}: damaged, its recordings were encoded again", err=True)
     for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(f"audiovae: {failure.source}: {failure.reason}", err=True)
+        typer.echo(one_line(f"audiovae: {failure.source}: {failure.reason}"), err=True)
     line = f"{outcome.encoded} encoded, {outcome.done_before} done before, {len(outcome.failures)} failed"
     if outcome.changed:
         line += f"; {outcome.changed} changed since they were encoded (--redo changed encodes them again)"

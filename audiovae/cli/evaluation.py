@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report
+from audiovae.cli.report import Report, one_line
 
 if TYPE_CHECKING:
     from audiovae.evaluation.run import Evaluation
@@ -76,7 +76,7 @@ def _name_and_file(text: str) -> tuple[str, Path]:
 def _say(evaluation: "Evaluation", report: Report) -> None:
     """The main figures, what is missing, and which clips failed."""
     for failure in evaluation.failures[:SHOWN_FAILURES]:
-        typer.echo(f"audiovae: {failure.clip}: {failure.reason}", err=True)
+        typer.echo(one_line(f"audiovae: {failure.clip}: {failure.reason}"), err=True)
     for line in evaluation.not_measured:
         report.say(f"not measured: {line}")
     for group, ways in evaluation.reconstruction.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report
+from audiovae.cli.report import Report, one_line
 
 if TYPE_CHECKING:
     from audiovae.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def _say_cache(cache: "Cache", report: Report) -> None:
     train, valid = (len(cache.split(name)) for name in ("train", "valid"))
     report.say(f"{train} files to train on, {valid} held out, {len(cache.skipped)} skipped")
     for item in cache.skipped[:SHOWN_SKIPPED]:
-        report.say(f"skipped {item.path}: {item.reason}")
+        report.say(one_line(f"skipped {item.path}: {item.reason}"))
     if len(cache.skipped) > SHOWN_SKIPPED:
         report.say(f"skipped {len(cache.skipped) - SHOWN_SKIPPED} more")
 

@@ -63,6 +63,11 @@ class Report:
         typer.echo(to_json(facts, indent=2) if self.as_json else line)
 
 
+def one_line(text: object) -> str:
+    """Text as it is told: file names may hold line breaks, which would make one message look like two."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
 def names(files: list[str]) -> str:
     """File names in few words: the first and the last of a long series."""
     return ", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]}"

@@ -16,6 +16,9 @@ def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
         raise InputError(f"{folder}: {'is' if existing == folder else f'{existing} is'} a file, not a folder")
     for name in names:
         target = folder / name
+        between = list(target.relative_to(folder).parents)[:-1]
+        if blocked := next((folder / part for part in between if (folder / part).is_file()), None):
+            raise InputError(f"{blocked}: is a file, a folder is to be made there")
         if target.is_dir():
             raise InputError(f"{target}: is a folder, a file is to be written there")
         if target.exists() and not force:

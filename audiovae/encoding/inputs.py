@@ -12,6 +12,8 @@ from audiovae.audio_folder import SUFFIXES, find_audio
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text, text_name
 
+MOST_SECONDS = 9e9
+"""Since 1970, in nanoseconds that 64 bits hold."""
 _PATH_KEYS = ("path", "audio_filepath")
 """Of a line of a manifest; the second is NeMo's."""
 
@@ -157,6 +159,8 @@ def _members(archive: Path) -> Iterator[tuple[str, Member]]:
             for entry in tar:
                 name = PurePosixPath(entry.name)
                 if entry.isreg() and not entry.issparse() and name.suffix.lower() in SUFFIXES and name.name[0] != ".":
+                    if not abs(entry.mtime) < MOST_SECONDS:
+                        raise InputError(f"{archive}: {entry.name}: its time, {entry.mtime}, is none")
                     place = Member(str(archive), entry.offset_data, entry.size, int(entry.mtime * 1e9))
                     yield f"{os.path.abspath(archive)}/{entry.name.lstrip('/')}", place
     except OSError as error:

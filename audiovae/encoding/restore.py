@@ -67,7 +67,7 @@ def audio_names(sources: Sequence[str], suffix: str) -> list[str]:
     paths = [PurePosixPath(*_below(text_name(source))) for source in sources]
     stems = Counter(str(path.with_suffix("")).lower() for path in paths)
     bases = [path.with_suffix("") if stems[str(path.with_suffix("")).lower()] == 1 else path for path in paths]
-    taken: set[str] = set()
+    taken = {str(folder).lower() for base in bases for folder in base.parents}
     names = []
     for base in bases:
         name, count = f"{base}.{suffix}", 2

@@ -1,8 +1,7 @@
 """What a dataset holds already, and what is left to do. The shards themselves are the only record of it."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,34 +17,6 @@ from audiovae.latent_dataset.shards import find_shards, keep_rows, read_facts, s
 Redo = Literal["missing", "changed", "content", "all"]
 """Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
 checksum differs (every file is read for that); or all."""
-LOCK = ".lock"
-
-
-@contextmanager
-def locked(dataset: Path) -> Iterator[None]:
-    """Holds a dataset's folder, made if missing, for this process alone; the system frees it however the process ends.
-
-    Raises InputError if another process has it, or it can't be written.
-    """
-    import filelock
-
-    try:
-        dataset.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise InputError(f"{dataset}: is a file, not a folder") from error
-    except OSError as error:
-        raise InputError(f"{dataset}: can't be made: {error.strerror}") from error
-    lock = filelock.FileLock(dataset / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(f"{dataset}: another process is writing to it") from error
-    except OSError as error:
-        raise InputError(f"{dataset}: can't be written: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +68,18 @@ def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetS
         if row is not None:
             out.add((row.shard, row.row))
         plan.todo.append(recording)
-    _take_out(shards, out)
+    damaged = _take_out(shards, out)
+    if damaged:
+        again = make_plan(recordings, dataset, settings, redo=redo)
+        again.damaged[:0] = [*plan.damaged, *damaged]
+        return again
     return plan
+
+
+def _set_aside(shard: Path) -> Path:
+    """Hides a damaged shard, for whoever would save what is left in it; returns its old name."""
+    os.replace(shard, shard.with_name(f".damaged-{shard.name}"))
+    return shard
 
 
 def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Path], dict[str, _Held]]:
@@ -113,8 +94,7 @@ def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Pa
         except InputError as error:
             if "damaged" not in str(error):
                 raise
-            os.replace(shard, shard.with_name(f".damaged-{shard.name}"))
-            plan.damaged.append(shard)
+            plan.damaged.append(_set_aside(shard))
             continue
         _refuse_others(dataset, made_with, settings)
         names = ("root", "source", "status", "size", "mtime_ns", "sha256")
@@ -161,14 +141,24 @@ def _is_changed(recording: Recording, row: _Held, *, by_content: bool) -> bool:
     return looks != (row.size, row.mtime_ns)
 
 
-def _take_out(shards: list[Path], out: set[tuple[int, int]]) -> None:
-    """Removes rows from shards; whatever happens from now on, they are missing, and made by this run or the next."""
+def _take_out(shards: list[Path], out: set[tuple[int, int]]) -> list[Path]:
+    """Removes rows from shards; whatever happens from now on, they are missing, and made by this run or the next.
+
+    Returns shards that turned out damaged, which were set aside with all their rows.
+    """
     import pyarrow as pa
 
+    damaged: list[Path] = []
     by_shard: dict[int, list[int]] = {}
     for shard, row in out:
         by_shard.setdefault(shard, []).append(row)
     for shard, rows in by_shard.items():
         keep = np.ones(len(read_facts(shards[shard])), dtype=bool)
         keep[rows] = False
-        keep_rows(shards[shard], pa.array(keep))
+        try:
+            keep_rows(shards[shard], pa.array(keep))
+        except InputError as error:
+            if "damaged" not in str(error):
+                raise
+            damaged.append(_set_aside(shards[shard]))
+    return damaged

@@ -9,8 +9,9 @@ from pathlib import Path
 from audiovae.codec import Codec
 from audiovae.encoding.inputs import Recording
 from audiovae.encoding.pipeline import encode_recordings
-from audiovae.encoding.resume import Redo, locked, make_plan
+from audiovae.encoding.resume import Redo, make_plan
 from audiovae.encoding.writer import SHARD_BYTES, SHARD_SECONDS, ShardWriter
+from audiovae.folder_lock import locked
 from audiovae.latent_dataset.schema import DatasetSettings, Row
 
 Encode = Callable[[Sequence[Recording]], Iterable[Row]]

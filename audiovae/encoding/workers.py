@@ -17,6 +17,7 @@ import torch
 
 from audiovae.encoding.inputs import Recording
 from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.interrupts import interrupts_held
 
 MESSAGES_AHEAD = 32
 """Pieces (5 MB at most each) that wait for the model."""
@@ -66,7 +67,8 @@ class _Worker:
         context = get_context("spawn")  # a fork of a process with torch's threads may hang
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_work, args=(end, analysis), daemon=True)
-        self.process.start()
+        with interrupts_held():
+            self.process.start()
         end.close()
         self.index: int | None = None
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,16 @@ def record_clip(
     if path.exists() and not force:
         try:
             return _read(path, clip, codecs)
-        except (InputError, KeyError, ValueError):
+        except (InputError, LookupError, TypeError, AttributeError, ValueError):
             pass  # damaged: it is measured again
     measures, tensors = _measure(clip, codecs, quality, shown)
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, tensors, {"clip": str(clip.path), "measures": to_json(measures)}, force=True)
+    write_tensors(
+        path,
+        tensors,
+        {"clip": os.fsencode(clip.path).decode(errors="backslashreplace"), "measures": to_json(measures)},
+        force=True,
+    )
     return _read(path, clip, codecs)
 
 

@@ -87,10 +87,20 @@ def keep_rows(path: Path, keep: "pa.BooleanArray") -> None:
         settings = DatasetSettings.from_metadata(file.schema_arrow.metadata, path)
         groups, start = [], 0
         for index in range(file.num_row_groups):
-            group = file.read_row_group(index, use_threads=False)
+            group = read_rows(file, index, path)
             groups.append(group.filter(keep.slice(start, len(group))))
             start += len(group)
     _write(path, [group for group in groups if len(group)], settings, force=True)
+
+
+def read_rows(file: "pq.ParquetFile", group: int, path: Path) -> "pa.Table":
+    """A row group of an opened shard; raises InputError that names the shard if it is damaged."""
+    import pyarrow as pa
+
+    try:
+        return file.read_row_group(group, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
 
 
 def _row_groups(rows: Sequence[Row]) -> list[list[Row]]:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import OK, tensor_of, to_latents
-from audiovae.latent_dataset.shards import find_shards, open_shard, read_facts, shard_settings
+from audiovae.latent_dataset.shards import find_shards, open_shard, read_facts, read_rows, shard_settings
 from audiovae.latents import Latents
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class LatentDataset(Dataset[Tensor]):
         keep = np.array(table["status"].to_numpy() == OK, dtype=bool)
         if crop_latent_frames is not None:
             keep &= table["latent_frames"].fill_null(0).to_numpy() >= crop_latent_frames
+            if not keep.any():
+                raise InputError(f"{path}: no recording in it is as long as {crop_latent_frames} latent frames")
         self.facts: pa.Table = table.filter(pa.array(keep))
         """Every column but the tensors, a row for each index."""
         self._places = places[keep]
@@ -73,8 +75,12 @@ class LatentDataset(Dataset[Tensor]):
         return mean[channel, :, start : start + self.crop_latent_frames].clone()
 
     def latents(self, index: int) -> Latents:
-        """All of a recording, fit for ``Codec.decode``."""
-        return to_latents(self._row(index))
+        """All of a recording, fit for ``Codec.decode``; raises InputError if its row contradicts itself."""
+        try:
+            return to_latents(self._row(index))
+        except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+            shard = self.shards[int(self._places[index][0])]
+            raise InputError(f"{shard}: damaged: row of {self.facts['source'][index]}: {error}") from error
 
     def index_of(self, source: str) -> int:
         """Where the recording of a source is; raises InputError if there is none, or more than one."""
@@ -112,8 +118,8 @@ class LatentDataset(Dataset[Tensor]):
             self._forget()
         if (shard, group) not in self._groups:
             if shard not in self._files:
-                self._files[shard] = open_shard(self.shards[shard])
-            self._groups[shard, group] = self._files[shard].read_row_group(group, use_threads=False)
+                self._files[shard] = open_shard(self.shards[shard], checksums=True)
+            self._groups[shard, group] = read_rows(self._files[shard], group, self.shards[shard])
             if len(self._groups) > ROW_GROUPS_KEPT:
                 self._groups.popitem(last=False)
         self._groups.move_to_end((shard, group))

@@ -3,10 +3,8 @@
 import copy
 import logging
 import math
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from torch.utils.data import DataLoader
 from audiovae.checkpoint import Checkpoint, Facts, save_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.interrupts import interrupts_held
 from audiovae.model.posterior import Posterior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
@@ -170,7 +169,7 @@ class Trainer:
             multiprocessing_context="spawn" if workers else None,
             pin_memory=accelerator.device.type == "cuda",
         )
-        with _interrupts_held():
+        with interrupts_held():
             # The workers inherit this: Ctrl-C is the training process's to answer, and it ends them.
             batches = iter(loader)
         for waveform in batches:
@@ -274,25 +273,6 @@ class Trainer:
             path = self.run / STATE_FILE
             save_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer, position=self.position)
         self.accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C; this one is told afterwards. Windows, which can't, does without."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    # The mask is for the children; another thread of ours may still take the signal, hence the handler.
-    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        signal.signal(signal.SIGINT, usual)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _parameter_groups(vae: VAE, weight_decay: float) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint
 from audiovae.codec import BUNDLED_CHECKPOINT
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.folder_lock import LOCK, locked
 from audiovae.training.data import Cache, open_cache
 from audiovae.whole_file import whole_file
 
@@ -139,12 +141,13 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
 
     from audiovae.training.loop import Trainer, is_cpu
 
-    processes = PartialState(cpu=is_cpu(device), timeout=DECODING_TIMEOUT)
+    processes, alone = PartialState(cpu=is_cpu(device), timeout=DECODING_TIMEOUT), ExitStack()
     try:
         with processes.main_process_first():
             # The others find the cache complete, and only open it.
             cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
             if processes.is_main_process:
+                alone.enter_context(locked(run.folder))
                 _prepare_folder(run)
                 watch.opened(cache)
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
@@ -155,8 +158,9 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
         stop = None if ends_at is None else lambda: time.monotonic() >= ends_at
         validation = trainer.train(watch.stepped, stop=stop)
         step = trainer.position.step
-        return Outcome(processes.is_main_process, step, step == run.config.training.steps, validation)
+        return Outcome(processes.is_main_process, step, step >= run.config.training.steps, validation)
     finally:
+        alone.close()
         processes.destroy_process_group()
 
 
@@ -179,7 +183,7 @@ def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
 def _refuse_used(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
 
 

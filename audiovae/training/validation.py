@@ -55,7 +55,7 @@ def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWri
     channel_kl = posterior.kl().mean(dim=(0, 2)).tolist() if vae.config.model.variational else []
     variance = posterior.mean.var(dim=(0, 2))
     decibels = vae.config.spectrogram.log_std * 20 / math.log(10)
-    if channel_kl:
+    if channel_kl and all(map(math.isfinite, channel_kl)):
         board.add_histogram("validation/channel_kl", torch.tensor(channel_kl), step)
     for name, sounds in (("target", target), ("reconstruction", reconstruction)):
         _show(board, name, sounds[:EXAMPLES], step=step, spectrogram=spectrogram)
