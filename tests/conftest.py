@@ -1,6 +1,10 @@
 """Small seeded sounds for all tests: mono [1, samples] or stereo [2, samples], float32, at most half of full scale."""
 
+import os
 from collections.abc import Callable
+
+# Before torch is imported: several processes of tests share the cores, and those that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
