@@ -28,7 +28,7 @@ CODINGS = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_
 MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; it knows no others
 SAFE_PEAK = 0.99  # where the peak of too loud a sound goes: lossy coding may add a little, so not 1
 
-_LOSSY_RISK = 0.5  # peak from which on lossy coding might rise above full scale: a click by 16 %, music far less
+_LOSSY_RISK = 0.5  # peak from which on a file is decoded again, since lossy coding might have raised it above 1
 _LOSSY_LEVEL = 0.2  # libsndfile's scale from 0, the best: Vorbis quality 8, LAME V2, where few ears hear a change
 _PATH_BYTES = 960  # libsndfile takes 1023, and a temporary folder's name is added
 _BLOCK = 16_384  # samples decoded or encoded at once; libsndfile crashes on very long single writes of Vorbis

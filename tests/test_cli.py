@@ -878,13 +878,11 @@ def test_two_processes_train_one_run(quick: Path, music: Path, tmp_path: Path) -
     assert (run / "model.safetensors").is_file()
 
 
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are text there")
 def test_file_names_that_are_not_text_work(tmp_path: Path) -> None:
     checkpoint = save_tiny(tmp_path / "tiny.safetensors")
     name = os.fsdecode(b"caf\xe9.wav")
-    try:
-        Audio(tone(), 44100).save(tmp_path / name)
-    except OSError:
-        pytest.skip("this file system wants UTF-8")
+    Audio(tone(), 44100).save(tmp_path / name)
     Audio(tone(), 44100).save(tmp_path / "two\nlines.wav")
     for arguments in (
         ["reconstruct", name, "--out", os.fsdecode(b"out\xff.wav")],
