@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from tiny_codec import save_tiny
 from typer.testing import CliRunner, Result
 
-from audiovae import __version__, alignment, codec, interpolation
+from audiovae import __version__, alignment, codec, generation, interpolation
 from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio
-from audiovae.cli import app, datasets, encode_progress, options
+from audiovae.cli import app, datasets, encode_progress, options, sounds
 from audiovae.cli.results import check_folder, result_folder
 from audiovae.encoding import resume, writer
 from audiovae.errors import InputError
@@ -121,6 +121,7 @@ def test_the_words_of_the_options_are_those_of_the_modules() -> None:
     assert get_args(options.PathShape) == get_args(interpolation.PathShape)
     assert {f".{suffix}" for suffix in get_args(options.Format)} == set(CODINGS)
     assert get_args(datasets.Redo) == get_args(resume.Redo)
+    assert (sounds.SHORTEST_SECONDS, sounds.LONGEST_SECONDS) == generation.DURATION_RANGE_SECONDS
     assert get_args(datasets.Precision) == get_args(schema.Precision)
 
 
