@@ -179,7 +179,7 @@ class Codec:
                 # Frames are centred on hops: up to a hop of the recording lies behind the last one.
                 spectrogram = functional.pad(spectrogram, (0, 1), mode="replicate")
             magnitude = self.spectrogram.magnitude(spectrogram)
-            waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, seed=seed, past=past)
+            waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, past=past)
             known = 0 if past is None else past.shape[-1]
             # The last frames lack the neighbours that come after them: the next block makes them again.
             end = waveform.shape[-1] if is_last else (SYNTHESIS_FRAMES - FRAMES_AHEAD) * hop
