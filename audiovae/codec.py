@@ -24,7 +24,7 @@ from audiovae.resampling import Resampler, exactly
 from audiovae.spectrogram import Spectrogram, frame_power
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
-ITERATIONS: dict[str, int] = {"draft": 4, "standard": 16, "best": 64}
+ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
 """Griffin-Lim iterations of each quality."""
 DEVICES = ("auto", "cpu", "cuda")
 CHUNK_LATENT_FRAMES = 256

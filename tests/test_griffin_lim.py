@@ -3,13 +3,14 @@
 import math
 
 import librosa
+import numba
 import numpy as np
 import pytest
 import torch
 import torchaudio
 from torch import Tensor
 
-from audiovae import framing
+from audiovae import compiled, framing
 from audiovae.framing import Framing
 from audiovae.griffin_lim import ACCELERATED, FAST, PLAIN, Acceleration, griffin_lim
 from audiovae.phase_gradients import integrate_phase
@@ -366,3 +367,12 @@ def test_very_short_recordings_keep_their_level(frames):
 def test_sizes_that_do_not_fit_are_refused(shape, options, message):
     with pytest.raises(ValueError, match=message):
         griffin_lim(torch.ones(shape), **{"hop_length": HOP, "iterations": 1, **options})
+
+
+def test_loops_compile_where_nothing_can_be_kept():
+    """Numba refuses to cache what it has no folder for: here a function without a file, elsewhere a read-only home."""
+    named: dict = {}
+    exec(compile("def double(x): return 2 * x", "<nowhere>", "exec"), named)
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(named["double"], cache=True)
+    assert compiled._compiled(named["double"])(21) == 42
