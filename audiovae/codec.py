@@ -1,7 +1,8 @@
 """Audio of any length to latents and back: level, chunks, channels, device. The whole way in one place."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Checkpoint, load_checkpoint
 from audiovae.chunks import analysis_chunks, chunks, recording_level_db
 from audiovae.config import Config
+from audiovae.decoded_level import estimated_level_db, level_db_of
 from audiovae.errors import InputError
 from audiovae.griffin_lim import griffin_lim
 from audiovae.latents import Latents, count_latent_frames
-from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
 from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
 from audiovae.resampling import Resampler, exactly
-from audiovae.spectrogram import Spectrogram, frame_power
+from audiovae.spectrogram import Spectrogram
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
 ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
@@ -29,11 +30,13 @@ ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
 DEVICES = ("auto", "cpu", "cuda")
 CHUNK_LATENT_FRAMES = 256
 """Latent frames (24 s) encoded or decoded at a time: bounds the memory, changes nothing else."""
-SYNTHESIS_FRAMES = 1024
-"""Spectrogram frames (12 s) whose phase is reconstructed at a time."""
+BLOCK_SECONDS = 12.0
+"""How much audio is made at a time."""
+SHORTEST_BLOCK_SECONDS = 0.1
 FRAMES_AHEAD, FRAMES_PAST = 32, 8
-"""Of those, how many at the end are made again with what follows them, and how many before are kept for continuity."""
-SILENT_BLOCK_SAMPLES = 1 << 20
+"""Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
+FIRST_LATENT_FRAMES = 64
+"""Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,28 @@ class Codec:
         return Audio(waveform, latents.sample_rate, source=latents.source)
 
     def stream(
-        self, latents: Latents, *, quality: str = "standard", seed: int = 0
+        self, latents: Latents, *, quality: str = "standard", seed: int = 0, block_seconds: float = BLOCK_SECONDS
     ) -> Iterator[Float[Tensor, "channels block"]]:
-        """What ``decode`` returns, in blocks of some 12 s and in bounded memory. Joined they are the same samples."""
+        """What ``decode`` returns, in blocks: the same samples, if the blocks have the default length.
+
+        Memory and the time to the first block depend on ``block_seconds``, at least 0.1, not on the recording's
+        length. Short blocks cost more, since each has to be made with half a second around it; their phases, which
+        nobody knows, come out otherwise. Raises InputError if another model made the latents, or for a bad option.
+        """
         self._check(latents)
         if quality not in ITERATIONS:
             raise InputError(f"quality {quality}: must be one of {', '.join(ITERATIONS)}")
+        if not SHORTEST_BLOCK_SECONDS <= block_seconds < math.inf:
+            raise InputError(f"block_seconds {block_seconds:g}: must be a number, at least {SHORTEST_BLOCK_SECONDS}")
         model_rate = self.config.spectrogram.sample_rate
         if latents.level_db == -math.inf:
-            blocks = _silence(latents.channels, latents.samples)
+            blocks = _silence(latents.channels, latents.samples, round(block_seconds * latents.sample_rate))
         else:
-            spectrograms = self._decoded(latents.mean)
-            gain = 10 ** ((latents.level_db - self._decoded_level_db(spectrograms())) / 20)
-            blocks = (block * gain for block in self._waveform_blocks(spectrograms(), ITERATIONS[quality], seed))
+            frames = max(FRAMES_PAST, round(block_seconds * model_rate / self.config.spectrogram.hop_length))
+            spectrograms, decoded_db = self._decoded(latents.mean, frames)
+            gain = 10 ** ((latents.level_db - decoded_db) / 20)
+            blocks = self._waveform_blocks(_regrouped(spectrograms, frames), frames, ITERATIONS[quality], seed)
+            blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         return exactly(blocks, latents.samples)
 
@@ -143,38 +155,41 @@ class Codec:
             )
 
     def _spectrogram_chunks(
-        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"], size: int = CHUNK_LATENT_FRAMES
     ) -> Iterator[Float[Tensor, "channels n_bands frames"]]:
         model, stride = self.checkpoint.model, self.config.model.time_stride
-        for first, last, keep in chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, model.context_latent_frames):
+        for first, last, keep in chunks(mean.shape[-1], size, model.context_latent_frames):
             with torch.inference_mode():
                 spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
 
     def _decoded(
-        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
-    ) -> Callable[[], Iterator[Float[Tensor, "channels n_bands frames"]]]:
-        """The decoder's spectrogram, as often as it is asked for: kept if it is short, decoded again if it is long."""
-        if mean.shape[-1] > CHUNK_LATENT_FRAMES:
-            return lambda: self._spectrogram_chunks(mean)
-        kept = list(self._spectrogram_chunks(mean))
-        return lambda: iter(kept)
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int
+    ) -> tuple[Iterator[Float[Tensor, "channels n_bands frames"]], float]:
+        """The decoder's spectrogram in pieces, and its level: near the model's, but a recording's must be met.
 
-    def _decoded_level_db(self, spectrograms: Iterator[Float[Tensor, "channels n_bands frames"]]) -> float:
-        """Level of what the decoder made: it is near the model's, but a recording's level must be met."""
-        meter, stride = LevelMeter(), self.config.model.time_stride
-        for spectrogram in spectrograms:
-            power = frame_power(self.spectrogram.magnitude(spectrogram))
-            meter.add_powers(power.unflatten(0, (-1, stride)).mean(1).cpu())
-        return max(meter.level_db, ABSOLUTE_GATE_DB)
+        What is short is decoded at once and measured; of what is long the level is estimated, so that it needn't be
+        decoded from end to end before the first block.
+        """
+        stride = self.config.model.time_stride
+        if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
+            kept = list(self._spectrogram_chunks(mean))
+            return iter(kept), level_db_of(kept, self.spectrogram, stride)
+        size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // stride)))
+        level_db = estimated_level_db(mean, self.checkpoint.model, self.spectrogram)
+        return self._spectrogram_chunks(mean, size), level_db
 
     def _waveform_blocks(
-        self, spectrograms: Iterator[Float[Tensor, "channels n_bands frames"]], iterations: int, seed: int
+        self,
+        spectrograms: Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]],
+        block_frames: int,
+        iterations: int,
+        seed: int,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
         hop = self.config.spectrogram.hop_length
         past: Tensor | None = None
-        for spectrogram, is_last in _regrouped(spectrograms, SYNTHESIS_FRAMES, FRAMES_PAST + FRAMES_AHEAD):
+        for spectrogram, is_last in spectrograms:
             if is_last:
                 # Frames are centred on hops: up to a hop of the recording lies behind the last one.
                 spectrogram = functional.pad(spectrogram, (0, 1), mode="replicate")
@@ -182,7 +197,7 @@ class Codec:
             waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, past=past)
             known = 0 if past is None else past.shape[-1]
             # The last frames lack the neighbours that come after them: the next block makes them again.
-            end = waveform.shape[-1] if is_last else (SYNTHESIS_FRAMES - FRAMES_AHEAD) * hop
+            end = waveform.shape[-1] if is_last else known + block_frames * hop
             past = waveform[:, end - FRAMES_PAST * hop : end]
             yield waveform[:, known:end].cpu()
 
@@ -201,18 +216,16 @@ def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
 
 
 def _regrouped(
-    pieces: Iterator[Float[Tensor, "channels n_bands frames"]], size: int, overlap: int
+    pieces: Iterator[Float[Tensor, "channels n_bands frames"]], block_frames: int
 ) -> Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]]:
-    """Blocks of ``size`` frames, each beginning with the last ``overlap`` of the one before, and which is the last."""
-    waiting = next(pieces)
-    for piece in pieces:
-        while waiting.shape[-1] > size:
+    """Blocks of so many frames with those ahead and, but for the first, those past; and which is the last."""
+    waiting, past = next(pieces), 0
+    for piece in itertools.chain(pieces, [None]):
+        while waiting.shape[-1] > (size := past + block_frames + FRAMES_AHEAD):
             yield waiting[..., :size], False
-            waiting = waiting[..., size - overlap :]
-        waiting = torch.cat([waiting, piece], dim=-1)
-    while waiting.shape[-1] > size:
-        yield waiting[..., :size], False
-        waiting = waiting[..., size - overlap :]
+            waiting, past = waiting[..., size - FRAMES_AHEAD - FRAMES_PAST :], FRAMES_PAST
+        if piece is not None:
+            waiting = torch.cat([waiting, piece], dim=-1)
     yield waiting, True
 
 
@@ -227,6 +240,6 @@ def _check_audio(audio: Audio) -> None:
         raise InputError(f"{name}: contains NaN or infinity")
 
 
-def _silence(channels: int, samples: int) -> Iterator[Float[Tensor, "channels samples"]]:
-    for start in range(0, samples, SILENT_BLOCK_SAMPLES):
-        yield torch.zeros(channels, min(SILENT_BLOCK_SAMPLES, samples - start))
+def _silence(channels: int, samples: int, block_samples: int) -> Iterator[Float[Tensor, "channels samples"]]:
+    for start in range(0, samples, block_samples):
+        yield torch.zeros(channels, min(block_samples, samples - start))
