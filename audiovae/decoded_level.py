@@ -10,12 +10,12 @@ from audiovae.spectrogram import Spectrogram, frame_power
 
 SAMPLED_LATENT_FRAMES = 2048
 """Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
-EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 48, 4, 4
+EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 
-def level_db_of(decoded: list[Float[Tensor, "channels n_bands frames"]], spectrogram: Spectrogram, stride: int) -> float:
-    """Level in dBFS of the decoder's whole spectrogram, in pieces of ``stride`` frames to a latent frame."""
+def level_db_of(decoded: list[Tensor], spectrogram: Spectrogram, stride: int) -> float:
+    """Level in dBFS of the decoder's whole spectrogram: pieces [channels, n_bands, frames], ``stride`` frames a latent frame."""
     meter = LevelMeter()
     for piece in decoded:
         power = frame_power(spectrogram.magnitude(piece))

@@ -16,6 +16,7 @@ from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Facts, save_checkpoint
 from audiovae.codec import Codec, _regrouped, load
 from audiovae.errors import InputError
+from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.latents import count_latent_frames
 from audiovae.level import level_db
 from audiovae.model.prior import Prior
@@ -136,17 +137,67 @@ def test_long_recordings_come_in_blocks(codec: Codec):
     assert len(blocks) > 2
     assert max(block.shape[1] for block in blocks) < 16 * 24000
     assert sum(block.shape[1] for block in blocks) == 30 * 24000
+    assert torch.equal(torch.cat(blocks, dim=1), codec.decode(latents, quality="draft").waveform)
 
 
-def test_blocks_of_synthesis_leave_no_seam(codec: Codec):
-    """A steady tone's own spectrogram, made into sound in several blocks: as steady at the joins as elsewhere."""
+@pytest.mark.parametrize("block_seconds", [0.1, 0.5, 2.0])
+def test_blocks_have_the_length_that_was_asked_for(codec: Codec, block_seconds: float):
+    latents = codec.encode(recording(5.0, channels=2))
+    blocks = list(codec.stream(latents, quality="draft", block_seconds=block_seconds))
+    for block in blocks[:-1]:
+        assert block.shape == (2, pytest.approx(44100 * block_seconds, abs=256))
+    assert sum(block.shape[1] for block in blocks) == 5 * 44100
+    again = codec.stream(latents, quality="draft", block_seconds=block_seconds)
+    assert all(torch.equal(one, other) for one, other in zip(blocks, again, strict=True))
+
+
+def test_silence_comes_in_blocks_too(codec: Codec):
+    blocks = list(codec.stream(codec.encode(Audio(silence(), 44100)), block_seconds=0.1))
+    assert [block.shape[1] for block in blocks] == [4410] * 5
+
+
+def test_time_to_the_first_block_does_not_grow_with_the_length(codec: Codec, monkeypatch: pytest.MonkeyPatch):
+    decoded, decode = [], VAE.decode
+    monkeypatch.setattr(VAE, "decode", lambda self, mean: decoded.append(mean.numel()) or decode(self, mean))
+    work = []
+    for minutes in (1, 10):
+        latents = codec.encode(recording(5.0))
+        frames = count_latent_frames(60 * minutes * 44100, 44100, TINY)
+        mean = latents.mean.repeat(1, 1, 1 + frames // latents.latent_frames)[..., :frames]
+        decoded.clear()
+        next(codec.stream(replace(latents, mean=mean, logvar=None, samples=60 * minutes * 44100), block_seconds=0.5))
+        work.append(sum(decoded))
+    assert work[0] == work[1]
+    assert work[0] < 8 * count_latent_frames(60 * 44100, 44100, TINY)
+
+
+@pytest.mark.parametrize("block_frames", [8, 43, 88])
+@pytest.mark.parametrize("frequencies_hz", [(440.0,), (440.0, 660.0)])
+def test_blocks_of_synthesis_leave_no_seam(codec: Codec, block_frames: int, frequencies_hz: tuple[float, ...]):
+    """Steady tones' own spectrogram, made into sound in several blocks: as steady at the joins as elsewhere."""
     time = torch.arange(4 * 44100) / 44100
-    spectrogram = codec.spectrogram((0.1 * torch.sin(2 * math.pi * 440 * time))[None, None])[0]
-    blocks = list(codec._waveform_blocks(_regrouped(iter([spectrogram]), 88), 88, 16, 0))
+    tones = torch.stack([0.1 * torch.sin(2 * math.pi * frequency_hz * time) for frequency_hz in frequencies_hz])
+    spectrogram = codec.spectrogram(tones[:, None])[:, 0]
+    blocks = list(codec._waveform_blocks(_regrouped(iter([spectrogram]), block_frames), block_frames, 16, 0))
     assert len(blocks) > 2
-    waveform = torch.cat(blocks, dim=1)[0]
-    level = waveform[4096 : 4 * 44100 - 8192].unfold(0, 2048, 512).std(1)
-    assert float(level.max() / level.min()) < 1.2
+    waveform = torch.cat(blocks, dim=1)
+    level = waveform[:, 4096 : 4 * 44100 - 8192].unfold(1, 2048, 512).std(2)
+    assert float((level.amax(1) / level.amin(1)).max()) < 1.2
+
+
+def test_joins_of_streamed_music_are_no_worse_than_the_rest(codec: Codec):
+    """Noise with a pulse, unlike in the two channels: what the blocks made has the decoder's magnitudes everywhere."""
+    audio = recording(6.0, channels=2)
+    pulse = 0.3 + torch.sin(2 * math.pi * 3 * torch.arange(audio.samples) / 44100).clamp_min(0)
+    latents = codec.encode(replace(audio, waveform=audio.waveform * pulse))
+    blocks = list(codec.stream(latents, block_seconds=0.5))
+    made = stft_magnitude(torch.cat(blocks, dim=1))
+    true = codec.spectrogram.magnitude(codec.spectrogram_of(latents))[..., : made.shape[2]]
+    made = made * (made * true).sum() / made.square().sum()
+    error = (made - true).norm(dim=(0, 1)) / true.norm(dim=(0, 1))
+    joins = torch.tensor([block.shape[1] for block in blocks[:-1]]).cumsum(0) // 512
+    near = (joins[:, None] + torch.arange(-1, 2)).flatten()
+    assert float(error[near].mean()) < 1.05 * float(error[20:-20].mean())
 
 
 def test_save_writes_what_decode_returns(codec: Codec, tmp_path: Path):
@@ -192,6 +243,9 @@ def test_unknown_device_and_quality_are_refused(codec: Codec):
         load(codec.checkpoint.source, device="tpu")
     with pytest.raises(InputError, match="quality finest: must be one of draft, standard, best"):
         codec.decode(codec.encode(recording(0.1)), quality="finest")
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="block_seconds .*: must be a number, at least 0.1"):
+            codec.stream(codec.encode(recording(0.1)), block_seconds=wrong)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
