@@ -260,6 +260,20 @@ def test_mono_sum_of_two_sources_has_the_sum_of_the_magnitudes():
         assert channel.norm() / waveform.norm() == pytest.approx(float(target.norm() / magnitude.norm()), rel=0.03)
 
 
+def coherence(waveform: Tensor) -> float:
+    left, right = stft(waveform)
+    return float((left * right.conj()).sum().abs() / (left.norm() * right.norm()))
+
+
+def test_width_is_kept_where_the_channels_differ_and_only_there():
+    generator = torch.Generator().manual_seed(2)
+    same, left, right = 0.1 * torch.randn(3, 2 * SAMPLE_RATE // HOP * HOP, generator=generator)
+    for sound, least, most in ((torch.stack([same, 0.5 * same]), 0.999, 1.0), (torch.stack([left, right]), 0.0, 0.5)):
+        waveform = griffin_lim(stft(sound).abs(), hop_length=HOP, iterations=16)
+        assert least <= coherence(waveform) <= most + 1e-5
+    assert convergence_db(waveform[0], stft(left).abs()) < -14  # noise is hard: -20 alone, -6 with one phase for both
+
+
 def in_blocks(
     magnitude: Tensor, *, block: int, context: int, look_ahead: int, iterations: int
 ) -> tuple[Tensor, list[int]]:
@@ -280,8 +294,8 @@ def in_blocks(
 @pytest.mark.parametrize("channels", [1, 2])
 def test_blocks_join_without_a_seam(channels):
     sound = vibrato(6.0)
-    gains = torch.tensor([1.0, 0.3])[:channels, None]
-    magnitude = stft(gains * sound).abs()
+    sounds = torch.stack([sound, 0.3 * sound + 0.05 * chord(6.0)])[:channels]
+    magnitude = stft(sounds).abs()
     block = 1 + (magnitude.shape[2] - 1) // 3
     waveform, joins = in_blocks(magnitude, block=block, context=8, look_ahead=32, iterations=16)
     assert waveform.shape == (channels, len(sound))
