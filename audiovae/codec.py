@@ -91,16 +91,16 @@ class Codec:
             checkpoint=self.fingerprint,
         )
 
-    def decode(self, latents: Latents, *, quality: str = "standard", seed: int = 0) -> Audio:
+    def decode(self, latents: Latents, *, quality: str = "standard") -> Audio:
         """The recording again: its length to the sample, its channels, sample rate and level.
 
         Raises InputError if another model made the latents.
         """
-        waveform = torch.cat(list(self.stream(latents, quality=quality, seed=seed)), dim=-1)
+        waveform = torch.cat(list(self.stream(latents, quality=quality)), dim=-1)
         return Audio(waveform, latents.sample_rate, source=latents.source)
 
     def stream(
-        self, latents: Latents, *, quality: str = "standard", seed: int = 0, block_seconds: float = BLOCK_SECONDS
+        self, latents: Latents, *, quality: str = "standard", block_seconds: float = BLOCK_SECONDS
     ) -> Iterator[Float[Tensor, "channels block"]]:
         """What ``decode`` returns, in blocks: the same samples, if the blocks have the default length.
 
@@ -120,17 +120,15 @@ class Codec:
             frames = max(FRAMES_PAST, round(block_seconds * model_rate / self.config.spectrogram.hop_length))
             spectrograms, decoded_db = self._decoded(latents.mean, frames)
             gain = 10 ** ((latents.level_db - decoded_db) / 20)
-            blocks = self._waveform_blocks(_regrouped(spectrograms, frames), frames, ITERATIONS[quality], seed)
+            blocks = self._waveform_blocks(_regrouped(spectrograms, frames), frames, ITERATIONS[quality])
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         return exactly(blocks, latents.samples)
 
-    def save(
-        self, latents: Latents, path: str | Path, *, quality: str = "standard", seed: int = 0, force: bool = False
-    ) -> float:
+    def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
         with AudioWriter(path, latents.sample_rate, latents.channels, force=force) as writer:
-            for block in self.stream(latents, quality=quality, seed=seed):
+            for block in self.stream(latents, quality=quality):
                 writer.write(block)
         return writer.gain_db
 
@@ -184,7 +182,6 @@ class Codec:
         spectrograms: Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]],
         block_frames: int,
         iterations: int,
-        seed: int,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
         hop = self.config.spectrogram.hop_length

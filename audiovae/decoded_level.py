@@ -15,7 +15,10 @@ EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
 
 
 def level_db_of(decoded: list[Tensor], spectrogram: Spectrogram, stride: int) -> float:
-    """Level in dBFS of the decoder's whole spectrogram: pieces [channels, n_bands, frames], ``stride`` frames a latent frame."""
+    """Level in dBFS of the decoder's whole spectrogram, which comes in pieces [channels, n_bands, frames].
+
+    A latent frame has ``stride`` frames, and a piece has whole latent frames.
+    """
     meter = LevelMeter()
     for piece in decoded:
         power = frame_power(spectrogram.magnitude(piece))

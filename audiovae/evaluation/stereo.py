@@ -34,17 +34,13 @@ def coherence(waveform: Float[Tensor, "2 samples"], sample_rate: int) -> Float[T
     return torch.where(both > TINY, cross / both.clamp_min(TINY), 1.0).clamp_max(1.0)
 
 
-def coherence_error(
-    target: Float[Tensor, "2 samples"], output: Float[Tensor, "2 samples"], sample_rate: int
-) -> float:
+def coherence_error(target: Float[Tensor, "2 samples"], output: Float[Tensor, "2 samples"], sample_rate: int) -> float:
     """Mean absolute difference of the coherences, 0 to 1, over the target's audible cells."""
     difference = coherence(output, sample_rate) - coherence(target, sample_rate)
     return _audible_mean(difference.abs(), target, sample_rate)
 
 
-def coherence_shift(
-    target: Float[Tensor, "2 samples"], output: Float[Tensor, "2 samples"], sample_rate: int
-) -> float:
+def coherence_shift(target: Float[Tensor, "2 samples"], output: Float[Tensor, "2 samples"], sample_rate: int) -> float:
     """Mean difference of the coherences: above 0 the image has become narrower, below 0 more diffuse."""
     difference = coherence(output, sample_rate) - coherence(target, sample_rate)
     return _audible_mean(difference, target, sample_rate)
@@ -92,9 +88,7 @@ def _side_over_mid_db(waveform: Float[Tensor, "2 samples"]) -> float:
     return 10 * math.log10(side / mid) if side > 0 and mid > 0 else math.copysign(math.inf, side - mid)
 
 
-def _audible_mean(
-    values: Float[Tensor, "bands blocks"], target: Float[Tensor, "2 samples"], sample_rate: int
-) -> float:
+def _audible_mean(values: Float[Tensor, "bands blocks"], target: Float[Tensor, "2 samples"], sample_rate: int) -> float:
     power = _cells(target, sample_rate)[0].sum(0)
     return float(values[power >= power.max() * 10 ** (-AUDIBLE_DB / 10)].mean())
 
