@@ -271,7 +271,7 @@ def test_width_is_kept_where_the_channels_differ_and_only_there():
     for sound, least, most in ((torch.stack([same, 0.5 * same]), 0.999, 1.0), (torch.stack([left, right]), 0.0, 0.5)):
         waveform = griffin_lim(stft(sound).abs(), hop_length=HOP, iterations=16)
         assert least <= coherence(waveform) <= most + 1e-5
-    assert convergence_db(waveform[0], stft(left).abs()) < -14  # noise is hard: -20 alone, -6 with one phase for both
+    assert convergence_db(waveform[0], stft(left).abs()) < -15  # noise is hard: -20 alone, -13 with one phase
 
 
 def in_blocks(

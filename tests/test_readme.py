@@ -39,6 +39,13 @@ def test_python_runs_as_it_stands(folder: Path):
     assert (folder / "between.wav").stat().st_size > 100_000
 
 
+def test_streaming_runs_as_it_stands(folder: Path):
+    encode = 'import audiovae\ncodec = audiovae.load()\na, played = codec.encode("A.wav"), []\nplay = played.append\n'
+    check = "assert sum(block.shape[1] for block in played) == a.samples\n"
+    script = encode + blocks("python", "While it plays") + check
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=folder, check=True)
+
+
 def test_three_commands_run_as_they_stand(folder: Path):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     script = blocks("sh", "Three commands")
