@@ -201,7 +201,7 @@ class Score:
 
     def cell(self) -> str:
         convergence, mos, milliseconds = np.mean(self.rows, axis=0)
-        return f"{convergence:.1f} dB / {mos:.3f} / {milliseconds:.0f} ms"
+        return f"{convergence:.1f} / {mos:.3f} / {milliseconds:.0f}"
 
 
 def invert(target: Tensor, hop: int, iterations: int, phase: Tensor | None = None) -> Tensor:
@@ -258,15 +258,15 @@ def main() -> None:
     invert(magnitude(codec, clips[0][: 32 * HOP], "true"), HOP, 1)  # compiles what compiles itself at its first call
     drawn = random.Random(0).sample(options.train, min(options.clips, len(options.train)))
     networks = {kind: train(codec, drawn, kind) for kind in ("true", "decoded")}
-    blocks = {
-        "phase-learned": compare_starts(codec, clips, networks),
-        "phase-hop": compare_hops(codec, clips),
-    }
-    for name, text in blocks.items():
-        text = f"{len(clips)} clips; convergence / MOS / CPU per 10 s of audio\n\n{text}"
-        print(text, end="\n\n")
-        if options.write and f"<!-- {name} -->" in options.write.read_text(encoding="utf-8"):
-            write_block(options.write, name, text)
+    report("phase-learned", compare_starts(codec, clips, networks), options.write)
+    report("phase-hop", compare_hops(codec, clips), options.write)
+
+
+def report(name: str, text: str, document: Path | None) -> None:
+    """Prints a table, and puts it into the document if that has a place for it."""
+    print(text, end="\n\n", flush=True)
+    if document and f"<!-- {name} -->" in document.read_text(encoding="utf-8"):
+        write_block(document, name, text)
 
 
 if __name__ == "__main__":
