@@ -1,6 +1,10 @@
 """Pieces of many recordings through the model together, with the same result as each alone."""
 
+import copy
+import threading
+from collections import deque
 from collections.abc import Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 
 from audiovae.codec import Codec
 from audiovae.encoding.preparation import Analysis
+from audiovae.model.vae import VAE
 
 LENGTHS = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224)
 """Latent frames that pieces are padded to; and the longest there is."""
@@ -36,26 +41,47 @@ class _Batch:
     names: list[Hashable] = field(default_factory=list)
     kept: list[slice] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    result: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    mean: Float[Tensor, "batch latent_channels latent_frames"]
+    logvar: Float[Tensor, "batch latent_channels latent_frames"]
     ready: Any = None
+    """An event on the GPU, before which the numbers aren't there."""
 
 
 class BatchEncoder:
     """Collects pieces of like length and sends them through spectrogram and model together.
 
     A batch of one length always has the same shape, filled up with silence: the same kernels then do the same sums,
-    so that a piece's latents are the same bytes whatever else is in its batch, wherever it stands. On a GPU a batch
-    is collected while the next one runs.
+    so that a piece's latents are the same bytes whatever else is in its batch, wherever it stands.
+
+    On a CPU as many batches run at once as torch has threads, each in one thread: a batch shared by two threads takes
+    each of them nearly as long as one alone. While the ``with`` block lasts, torch has one thread for everything else
+    too. On a GPU a batch is collected while the next one runs.
     """
 
     def __init__(self, codec: Codec, analysis: Analysis) -> None:
-        self.codec, self.encoder = codec, codec.checkpoint.model.encoder
+        self.codec = codec
         longest = analysis.longest_piece
         self.lengths = [*(length for length in LENGTHS if length < longest), longest]
         self.budget = BATCH_LATENT_FRAMES[codec.device.type]
         self.waiting: dict[int, _Batch] = {}
-        self.running: _Batch | None = None
+        self.running: deque[tuple[_Batch, Future[_Result]]] = deque()
         self.launched = 0
+
+    def __enter__(self) -> "BatchEncoder":
+        self.threads = torch.get_num_threads()
+        on_cpu = self.codec.device.type == "cpu"
+        self.lanes: _Lanes | _Stream = _Lanes(self.codec, self.threads) if on_cpu else _Stream(self.codec)
+        if on_cpu:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lanes.close()
+        torch.set_num_threads(self.threads)
 
     def add(self, waveform: Float[Tensor, " samples"], keep: slice, name: Hashable) -> Iterator[Encoded]:
         """Takes one channel of a piece; gives what has been encoded meanwhile, in no particular order."""
@@ -77,7 +103,8 @@ class BatchEncoder:
         """The rest."""
         for length in sorted(self.waiting):
             yield from self._launch(length)
-        yield from self._collect()
+        while self.running:
+            yield from self._collect()
 
     def _latent_frames(self, samples: int) -> int:
         """Of a piece, whose frames all have a whole window."""
@@ -92,29 +119,79 @@ class BatchEncoder:
     def _launch(self, length: int) -> Iterator[Encoded]:
         batch = self.waiting.pop(length)
         self.launched += 1
-        with torch.inference_mode(), _padding(self.encoder, batch.lengths, length):
-            waveforms = batch.waveforms.to(self.codec.device, non_blocking=True)[:, None]
-            posterior = self.codec.checkpoint.model.encode(self.codec.spectrogram(waveforms, center=False))
-            batch.result = (
-                posterior.mean.to("cpu", non_blocking=True),
-                posterior.logvar.to("cpu", non_blocking=True),
-            )
-            if self.codec.device.type == "cuda":
-                batch.ready = torch.cuda.Event()
-                batch.ready.record()
-        yield from self._collect()
-        self.running = batch
+        self.running.append((batch, self.lanes.start(batch.waveforms, batch.lengths, length)))
+        while len(self.running) > self.lanes.ahead:
+            yield from self._collect()
 
     def _collect(self) -> Iterator[Encoded]:
-        """The results of the batch before."""
-        batch, self.running = self.running, None
-        if batch is None or batch.result is None:
-            return
-        if batch.ready is not None:
-            batch.ready.synchronize()
-        mean, logvar = batch.result
+        """The results of the oldest batch that runs."""
+        batch, running = self.running.popleft()
+        result = running.result()
+        if result.ready is not None:
+            result.ready.synchronize()
         for place, (name, keep) in enumerate(zip(batch.names, batch.kept, strict=True)):
-            yield Encoded(name, mean[place, :, keep], logvar[place, :, keep])
+            yield Encoded(name, result.mean[place, :, keep], result.logvar[place, :, keep])
+
+
+class _Lanes:
+    """Batches on the CPU, one in each thread."""
+
+    def __init__(self, codec: Codec, threads: int) -> None:
+        self.codec, self.own = codec, threading.local()
+        self.ahead = 2 * threads
+        """Batches that may be unfinished: no thread waits for the one that collects."""
+        self.threads = ThreadPoolExecutor(threads, "audiovae-encoding", initializer=self._begin)
+
+    def start(self, waveforms: Tensor, lengths: list[int], length: int) -> Future[_Result]:
+        """Encodes padded pieces of these lengths."""
+        return self.threads.submit(self._run, waveforms, lengths, length)
+
+    def close(self) -> None:
+        """Ends the threads; what has not begun is dropped."""
+        self.threads.shutdown(cancel_futures=True)
+
+    def _begin(self) -> None:
+        torch.set_num_threads(1)
+        self.own.model = _with_own_hooks(self.codec.checkpoint.model)
+
+    def _run(self, waveforms: Tensor, lengths: list[int], length: int) -> _Result:
+        return _encode(self.codec, self.own.model, waveforms, lengths, length)
+
+
+class _Stream:
+    """Batches on the GPU, one after the other; the CPU doesn't wait for them."""
+
+    ahead = 1
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+
+    def start(self, waveforms: Tensor, lengths: list[int], length: int) -> Future[_Result]:
+        """Encodes padded pieces of these lengths."""
+        result: Future[_Result] = Future()
+        result.set_result(_encode(self.codec, self.codec.checkpoint.model, waveforms, lengths, length))
+        return result
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _with_own_hooks(model: VAE) -> VAE:
+    """The same weights in modules of their own, as a batch's padding is a hook of the modules."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _encode(codec: Codec, model: VAE, waveforms: Tensor, lengths: list[int], length: int) -> _Result:
+    with torch.inference_mode(), _padding(model.encoder, lengths, length):
+        moved = waveforms.to(codec.device, non_blocking=True)[:, None]
+        posterior = model.encode(codec.spectrogram(moved, center=False))
+        mean, logvar = (one.to("cpu", non_blocking=True) for one in (posterior.mean, posterior.logvar))
+        if codec.device.type != "cuda":
+            return _Result(mean, logvar)
+        ready = torch.cuda.Event()
+        ready.record()
+        return _Result(mean, logvar, ready)
 
 
 @contextmanager

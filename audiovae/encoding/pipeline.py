@@ -39,8 +39,11 @@ def encode_recordings(
     and whatever other recordings there are.
     """
     analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, PIECE_LATENT_FRAMES)
-    encoder, assembly = BatchEncoder(codec, analysis), _Assembly(recordings, settings)
-    with closing(prepared(recordings, analysis, workers=workers)) as messages:
+    assembly = _Assembly(recordings, settings)
+    with (
+        BatchEncoder(codec, analysis) as encoder,
+        closing(prepared(recordings, analysis, workers=workers)) as messages,
+    ):
         for index, message in messages:
             if isinstance(message, Piece):
                 for encoded in _encode(encoder, message, assembly.expect(index, message)):
@@ -50,8 +53,8 @@ def encode_recordings(
             else:
                 assembly.restart(index)
             yield from assembly.rows()
-    for encoded in encoder.finish():
-        assembly.put(encoded)
+        for encoded in encoder.finish():
+            assembly.put(encoded)
     yield from assembly.rows()
 
 

@@ -78,12 +78,14 @@ def model_only(
         if audio > seconds_kept:
             break
     for timed in (False, True):
-        encoder, start = BatchEncoder(codec, analysis), time.perf_counter()
-        for piece in pieces if timed else pieces[:WARM_UP]:
-            for channel in piece.waveform:
-                list(encoder.add(channel, slice(piece.first, piece.last), 0))
-        list(encoder.finish())
-    return time.perf_counter() - start, audio
+        with BatchEncoder(codec, analysis) as encoder:
+            start = time.perf_counter()
+            for piece in pieces if timed else pieces[:WARM_UP]:
+                for channel in piece.waveform:
+                    list(encoder.add(channel, slice(piece.first, piece.last), 0))
+            list(encoder.finish())
+            seconds = time.perf_counter() - start
+    return seconds, audio
 
 
 def whole(codec: Codec, recordings: list[Recording], dataset: Path, workers: int, warm: int) -> float:
