@@ -53,7 +53,7 @@ def analysis_chunks(
     total = count_latent_frames(recording.samples, recording.sample_rate, config)
     for first, last, keep in chunks(total, size, context):
         end = last * hop - config.spectrogram.hop_length + half_window
-        yield window.take(first * hop - half_window, end).float() * gain, keep
+        yield window.take(first * hop - half_window, end).mul_(gain), keep
 
 
 class _SlidingWindow:
@@ -63,14 +63,15 @@ class _SlidingWindow:
         self.blocks, self.buffer, self.start = blocks, torch.zeros(channels, 0), 0
 
     def take(self, first: int, last: int) -> Float[Tensor, "channels samples"]:
-        """Samples ``first`` to ``last`` (excluded); ``first`` never goes back."""
+        """A copy of samples ``first`` to ``last`` (excluded); ``first`` never goes back."""
         self.buffer = self.buffer[:, max(0, first - self.start) :]
         self.start = max(self.start, first)
-        pieces, end = [self.buffer], self.start + self.buffer.shape[1]
+        pieces, end = [self.buffer] if self.buffer.shape[1] else [], self.start + self.buffer.shape[1]
         while end < last and (block := next(self.blocks, None)) is not None:
             pieces.append(block)
             end += block.shape[1]
-        self.buffer = torch.cat(pieces, dim=1)
+        if pieces:
+            self.buffer = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
         inside = self.buffer[:, : last - self.start]
         left = max(0, -first) if self.start == 0 else 0
         return functional.pad(inside, (left, last - first - left - inside.shape[1]))

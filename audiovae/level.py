@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 BLOCK_SAMPLES = 4096
+_AT_ONCE = 16 * BLOCK_SAMPLES
+"""Samples that are squared at a time: they stay in the processor's cache."""
 ABSOLUTE_GATE_DB = -70.0
 RELATIVE_GATE_DB = -20.0
 
@@ -24,6 +26,10 @@ class LevelMeter:
 
     def add(self, waveform: Float[Tensor, "channels samples"]) -> None:
         """Takes the next samples of the recording."""
+        for part in waveform.split(_AT_ONCE, dim=1):
+            self._add(part)
+
+    def _add(self, waveform: Float[Tensor, "channels samples"]) -> None:
         # In double precision: float files may hold anything, and the square of 1e30 would be infinite.
         power = waveform.double().square().mean(0)
         if self._rest is not None:

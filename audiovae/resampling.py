@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import soxr
 import torch
 from jaxtyping import Float
@@ -26,7 +27,8 @@ class Resampler:
         """Takes the next samples, gives those that are ready."""
         self._taken += block.shape[1]
         if self._old != self._new:
-            block = torch.from_numpy(self._soxr.resample_chunk(block.T.numpy(), last=last).T)
+            resampled = self._soxr.resample_chunk(block.T.numpy(), last=last)
+            block = torch.from_numpy(np.ascontiguousarray(resampled.T))
         self._given += block.shape[1]
         return block
 

@@ -21,7 +21,7 @@ from audiovae.latent_dataset.schema import text_name
 
 IN_MEMORY_SAMPLES = 1 << 25
 """A recording of no more samples (6 min of stereo) is decoded once and kept; a longer one is decoded twice."""
-_BLOCK_SAMPLES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _as_file(recording: Recording) -> Iterator[Path]:
         with open(member.archive, "rb") as archive, copy.open("wb") as file:
             archive.seek(member.offset)
             remaining = member.size
-            while remaining and (data := archive.read(min(remaining, _BLOCK_SAMPLES))):
+            while remaining and (data := archive.read(min(remaining, _BLOCK_BYTES))):
                 file.write(data)
                 remaining -= len(data)
         yield copy
@@ -125,13 +125,9 @@ def _as_file(recording: Recording) -> Iterator[Path]:
 
 def _in_memory(file: AudioFile) -> Audio | AudioFile:
     """The recording, decoded if it is short, to be read again if it is long."""
-    blocks, held = [], 0
-    for block in file.blocks(file.sample_rate, _BLOCK_SAMPLES):
-        blocks.append(block)
-        held += block.numel()
-        if held > IN_MEMORY_SAMPLES:
-            return file
-    return Audio(torch.cat(blocks, dim=1), file.sample_rate)
+    blocks = file.blocks(file.sample_rate, IN_MEMORY_SAMPLES // file.channels)
+    waveform = next(blocks)
+    return file if next(blocks, None) is not None else Audio(waveform, file.sample_rate)
 
 
 def _reason(error: Exception, path: Path) -> str:
