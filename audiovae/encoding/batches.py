@@ -17,8 +17,11 @@ from audiovae.codec import Codec
 from audiovae.encoding.preparation import Analysis
 from audiovae.model.vae import VAE
 
-LENGTHS = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224)
-"""Latent frames that pieces are padded to; and the longest there is."""
+LENGTHS = {
+    "cpu": (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240),
+    "cuda": (8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224),
+}
+"""Latent frames that pieces are padded to; and the longest there is. Padding costs a CPU more than another length."""
 BATCH_LATENT_FRAMES = {"cpu": 288, "cuda": 8192}
 """Latent frames (288 are 27 s) that go through the model at once."""
 BATCHES_TO_WAIT = 32
@@ -65,7 +68,7 @@ class BatchEncoder:
     def __init__(self, codec: Codec, analysis: Analysis) -> None:
         self.codec = codec
         longest = analysis.longest_piece
-        self.lengths = [*(length for length in LENGTHS if length < longest), longest]
+        self.lengths = [*(length for length in LENGTHS[codec.device.type] if length < longest), longest]
         self.budget = BATCH_LATENT_FRAMES[codec.device.type]
         self.waiting: dict[int, _Batch] = {}
         self.running: deque[tuple[_Batch, Future[_Result]]] = deque()
