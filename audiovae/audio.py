@@ -219,7 +219,7 @@ def check_target(path: str | Path, *, force: bool = False) -> None:
         raise InputError(f"{path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise InputError(f"{path}: is a folder")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link that leads nowhere is somebody's too
         raise InputError(f"{path}: exists already (use --force to overwrite)")
 
 

@@ -18,6 +18,8 @@ from audiovae.tensor_file import read_tensors, write_tensors
 FORMAT = "audiovae-latents"
 VERSION = 1
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST_LEVEL_DB = 1000
+"""Of either sign: more than any 32-bit floats can have."""
 _FIELDS = {"source": str, "sample_rate": int, "samples": int, "level_db": float, "checkpoint": str}
 _KIND_NAMES = {str: "text", int: "a whole number", float: "a number or null"}
 
@@ -60,8 +62,10 @@ class Latents:
             raise ValueError(f"sample_rate {self.sample_rate} must be above 0")
         if self.samples < 0:
             raise ValueError(f"samples {self.samples} must not be negative")
-        if math.isnan(self.level_db) or self.level_db == math.inf:
-            raise ValueError(f"level_db {self.level_db} must be finite, or -inf for silence")
+        if self.level_db != -math.inf and not abs(self.level_db) <= LARGEST_LEVEL_DB:
+            raise ValueError(
+                f"level_db {self.level_db} must be -{LARGEST_LEVEL_DB} to {LARGEST_LEVEL_DB}, or -inf for silence"
+            )
 
     @property
     def channels(self) -> int:

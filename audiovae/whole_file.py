@@ -30,5 +30,5 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 def _refuse_taken(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path}: is a folder")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a link that leads nowhere is somebody's too
         raise InputError(f"{path}: exists already (use --force to overwrite)")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ from audiovae.errors import InputError
 from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
+from audiovae.tensor_file import read_tensors
 from audiovae.training import run as training
 from audiovae.training import validation
 from audiovae.whole_file import whole_file
@@ -247,6 +250,29 @@ def test_wrong_numbers_of_clips(clips: Path, tmp_path: Path) -> None:
 
 
 # --- results in folders -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["generate", "reconstruct x.wav", "encode x.wav", "decode x", "train base --data x"])
+def test_an_empty_out_is_wrong_usage_and_not_the_working_folder(words: str) -> None:
+    assert "'--out': is empty" in misuse(*words.split(), "--out", "")
+
+
+def test_absurd_numbers_of_files_are_wrong_usage(clips: Path, tmp_path: Path) -> None:
+    assert "10000" in misuse("generate", "--count", 10**9, "--out", tmp_path / "new")
+    clip = clips / "a.wav"
+    assert "1000" in misuse("interpolate", clip, clip, "--steps", 10**9, "--out", tmp_path / "new")
+
+
+def test_a_link_that_leads_nowhere_is_replaced_only_by_force(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    out, clip = tmp_path / "out.wav", clips / "a.wav"
+    out.symlink_to(tmp_path / "gone.wav")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "path.json").symlink_to(tmp_path / "gone.json")
+    assert "exists already" in refuse("reconstruct", clip, "--out", out, "--checkpoint", checkpoint)
+    assert "path.json" in refuse("interpolate", clip, clip, "--steps", 2, "--out", tmp_path / "some")
+    assert out.is_symlink() and not out.exists()
+    work("reconstruct", clip, "--out", out, "--checkpoint", checkpoint, "--quality", "draft", "--force")
+    assert out.is_file() and not out.is_symlink() and not (tmp_path / "gone.wav").exists()
 
 
 def test_results_are_replaced_only_by_force_and_nothing_else_is_touched(
@@ -804,6 +830,38 @@ def test_an_interrupted_training_says_how_to_resume(
     assert "interrupted" in refuse(*words, code=130)
 
 
+def start_training(*words: object) -> subprocess.Popen[str]:
+    """A training in a group of processes of its own."""
+    command = [sys.executable, "-m", "audiovae", "train", *map(str, words), "--set", "training.steps=100000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, start_new_session=True)
+
+
+def test_training_ends_with_its_state_saved_when_nobody_reads(quick: Path, music: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    often = ("--set", "training.checkpoint_every=100000", "--set", "training.validate_every=100000")
+    with start_training(quick, "--data", music, "--out", run, *often) as process:
+        assert process.stdout is not None and process.stderr is not None
+        next(line for line in process.stdout if "/100000" in line)
+        process.stdout.close()
+        (line,) = process.stderr
+    assert process.returncode == 1
+    step = re.fullmatch(rf"audiovae: {run}: .* ended at step (\d+), state saved: --resume {run} goes on\n", line)
+    assert step is not None and read_tensors(run / "state.safetensors", kind="state")[1]["step"] == step[1]
+
+
+def test_a_signal_to_the_whole_group_ends_a_training_in_one_line(quick: Path, music: Path, tmp_path: Path) -> None:
+    workers = ("--set", "data.workers=2")
+    with start_training(quick, "--data", music, "--out", tmp_path / "run", *workers) as process:
+        assert process.stdout is not None and process.stderr is not None
+        next(line for line in process.stdout if "/100000" in line)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.stdout.close()
+        lines = [*process.stderr]
+    assert process.returncode == 130
+    assert len(lines) == 1 and "interrupted after step" in lines[0], lines
+
+
 def test_train_refuses_what_it_cannot_use(quick: Path, music: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     rest = ("--data", music, "--out", run, "--device", "cpu")
@@ -853,7 +911,7 @@ def test_no_path_is_refused_by_anything_but_our_own_words() -> None:
         for option in annotation.__metadata__
     ]
     assert len(paths) > 15
-    assert not [option.help for option in paths if option.readable]
+    assert not [option.help for option in paths if option.parser is None]
 
 
 @pytest.mark.parametrize("name", training.bundled_configs())

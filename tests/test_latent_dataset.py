@@ -179,6 +179,53 @@ def test_a_damaged_shard_is_named(dataset: Path, damage: str) -> None:
         LatentDataset(dataset)
 
 
+def with_values(shard: Path, row: int, **values: object) -> None:
+    """Writes other values into a row, as a program that knows no better would."""
+    table = pyarrow.parquet.read_table(shard)
+    for name, value in values.items():
+        column = table[name].to_pylist()
+        column[row] = value
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(column, table.schema.field(name).type))
+    pyarrow.parquet.write_table(table, shard)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"level_db": 1e9}, r"level_db 1000000000\.0 must be"),
+        ({"samples": -5}, "samples -5 must not be negative"),
+        ({"samples": None}, "."),
+        ({"sample_rate": 0}, "sample_rate 0 must be above 0"),
+        ({"channels": 7}, "shape"),
+        ({"channels": -1}, r"latents of shape \[-1, 4, 5\]"),
+        ({"mean": None}, "."),
+        ({"mean": [float("nan")] * 20}, "mean has NaN"),
+    ],
+    ids=str,
+)
+def test_a_row_that_cannot_be_true_is_told_in_one_line(dataset: Path, values: dict[str, object], reason: str) -> None:
+    shard = find_shards(dataset)[0]
+    with_values(shard, 0, **values)
+    found = LatentDataset(dataset)
+    with pytest.raises(InputError, match=f"{shard.name}: damaged: row of .*: .*{reason}") as told:
+        found.latents(0)
+    assert "\n" not in str(told.value)
+    if set(values) & {"channels", "mean"}:
+        with pytest.raises(InputError, match=f"{shard.name}: damaged: row of .*: .*{reason}"):
+            found[0]
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+def test_columns_of_another_kind_are_refused(dataset: Path) -> None:
+    shard = find_shards(dataset)[0]
+    table = pyarrow.parquet.read_table(shard)
+    pyarrow.parquet.write_table(table.drop_columns("status"), shard)
+    with pytest.raises(InputError, match=f"{shard.name}: damaged: has no column status of string"):
+        LatentDataset(dataset)
+
+
 def test_other_parquet_files_and_newer_formats_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "latents-000000.parquet"
     pyarrow.parquet.write_table(pa.table({"a": [1]}), path)

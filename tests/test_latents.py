@@ -169,8 +169,9 @@ def test_header_fields_of_the_wrong_type_are_refused(tmp_path, name, text, reaso
     [
         ({"samples": "-1"}, {}, "samples -1 must not be negative"),
         ({"sample_rate": "0"}, {}, "sample_rate 0 must be above 0"),
-        ({"level_db": "NaN"}, {}, "level_db nan must be finite, or -inf for silence"),
-        ({"level_db": "Infinity"}, {}, "level_db inf must be finite, or -inf for silence"),
+        ({"level_db": "NaN"}, {}, "level_db nan must be -1000 to 1000, or -inf for silence"),
+        ({"level_db": "1e9"}, {}, "level_db 1000000000.0 must be -1000 to 1000"),
+        ({"level_db": "Infinity"}, {}, "level_db inf must be -1000 to 1000, or -inf for silence"),
         ({}, {"mean": torch.zeros(4, 3)}, "mean [4, 3] must have shape [channels, latent_channels, latent_frames]"),
         ({}, {"mean": torch.zeros(1, 4, 0)}, "mean [1, 4, 0] must have shape [channels, latent_channels, latent_fra"),
         ({}, {"mean": torch.full((1, 4, 3), math.nan)}, "mean has NaN or infinite values"),

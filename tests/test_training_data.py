@@ -20,14 +20,17 @@ from audiovae.errors import InputError
 from audiovae.training import data
 from audiovae.training.data import Cache, Segments, Skipped, StepBatches, open_cache, segment_samples
 
-CONFIG = Config.from_toml(
-    Path(data.__file__).parents[1] / "configs" / "tiny.toml", ["data.gain_db=0.0", "data.pitch_semitones=0.0"]
-)
+TINY = Path(data.__file__).parents[1] / "configs" / "tiny.toml"
+CONFIG = Config.from_toml(TINY, ["data.gain_db=0.0", "data.pitch_semitones=0.0"])
 SECOND = 44_100
 
 
 def with_data(**values: object) -> Config:
     return CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update=values)})
+
+
+def with_rate(sample_rate: int) -> Config:
+    return Config.from_toml(TINY, [f"spectrogram.sample_rate={sample_rate}"])
 
 
 def write_tone(
@@ -110,6 +113,41 @@ class TestCache:
         second = open_cache(folder, tmp_path / "cache", CONFIG)
         assert first.sources[0].samples == 44_100
         assert second.sources[0].samples == 33_075
+
+    def test_what_changed_is_told_and_the_older_cache_is_replaced(self, folder, tmp_path, caplog) -> None:
+        other = open_cache(folder, tmp_path / "cache", with_rate(48_000))
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert not caplog.messages
+        write_tone(folder / "0.wav", seconds=0.75)
+        (folder / "1.wav").rename(folder / "new.wav")
+        second = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert caplog.messages == [f"{folder}: 1 changed, 1 added, 1 removed since it was decoded: decoding it again"]
+        files = {path.with_suffix(end) for path in (second.audio, other.audio) for end in (".int16", ".json")}
+        assert set((tmp_path / "cache").iterdir()) == files and not first.audio.exists()
+        open_cache(folder, tmp_path / "cache", CONFIG)
+        assert len(caplog.messages) == 1
+
+    def test_an_older_cache_stays_until_the_new_one_is_whole(self, folder, tmp_path) -> None:
+        def interrupt(done: int, of: int) -> None:
+            raise KeyboardInterrupt
+
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        write_tone(folder / "0.wav", seconds=0.75)
+        with pytest.raises(KeyboardInterrupt):
+            open_cache(folder, tmp_path / "cache", CONFIG, progress=interrupt)
+        assert set((tmp_path / "cache").iterdir()) == {first.audio, first.audio.with_suffix(".json")}
+
+    @pytest.mark.parametrize(
+        "damage", [{"samples": -5}, {"samples": "many"}, {"offset": 7}, {"level_db": None}, {"path": ""}], ids=str
+    )
+    def test_a_damaged_index_is_made_again(self, folder, tmp_path, damage) -> None:
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        index = first.audio.with_suffix(".json")
+        content = json.loads(index.read_text())
+        content["sources"][0] |= damage
+        index.write_text(json.dumps(content))
+        assert open_cache(folder, tmp_path / "cache", CONFIG) == first
+        assert json.loads(index.read_text())["sources"][0]["samples"] == first.sources[0].samples
 
     def test_a_cut_or_missing_cache_is_made_again(self, folder, tmp_path) -> None:
         first = open_cache(folder, tmp_path / "cache", CONFIG)

@@ -109,3 +109,15 @@ def test_shares_can_be_changed_when_a_run_resumes() -> None:
     config = config_of("data.shares={music=0.5}").with_overrides(["data.shares={notes=0.25}", "training.steps=7"])
     assert (config.data.shares, config.training.steps) == ({"notes": 0.25}, 7)
     assert Config.from_json(config.model_dump_json(), "test") == config
+
+
+@pytest.mark.parametrize(
+    "damage", [{"samples": -5}, {"offset": 7}, {"level_db": None}, {"path": ""}, {"more": 1}], ids=str
+)
+def test_an_index_that_cannot_be_true_is_told_in_one_line(folder: Path, damage: dict[str, object]) -> None:
+    content = json.loads((folder / DECODED_INDEX).read_text())
+    content["sources"][1] |= damage
+    (folder / DECODED_INDEX).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"decoded\.json: not an index of decoded audio: .") as told:
+        open_cache(folder, folder / "none", config_of())
+    assert "\n" not in str(told.value)

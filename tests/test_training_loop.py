@@ -31,6 +31,7 @@ from audiovae.interrupts import interrupts_held
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
+from audiovae.tensor_file import read_tensors, write_tensors
 from audiovae.training import components, loop, state, validation
 from audiovae.training import run as training_run
 from audiovae.training.data import Cache, Segments, open_cache
@@ -302,6 +303,15 @@ class TestResume:
         again.train(stop=lambda: False)
         same_run(tmp_path, whole_run)
 
+    def test_when_nobody_reads_any_more_the_state_is_saved(self, cache, whole_run, tmp_path) -> None:
+        with pytest.raises(InputError, match=rf"ended at step 15, state saved: --resume {tmp_path} goes on$"):
+            trainer_of(cache, tmp_path).train(raising(BrokenPipeError(), at=15))
+        again = trainer_of(cache, tmp_path)
+        again.resume()
+        assert again.position.step == 15
+        again.train()
+        same_run(tmp_path, whole_run)
+
     def test_an_interrupt_before_the_first_state_says_so(self, cache, tmp_path) -> None:
         with pytest.raises(InputError, match=r"interrupted after step 5; no state was saved yet$"):
             trainer_of(cache, tmp_path).train(raising(KeyboardInterrupt(), at=5))
@@ -364,6 +374,24 @@ class TestResume:
         ) as error:
             trainer_of(cache, tmp_path, *overrides).resume()
         assert "\n" not in str(error.value)
+
+    def test_a_flipped_byte_of_the_state_is_noticed(self, cache, whole_run, tmp_path) -> None:
+        data = bytearray((whole_run / "state.safetensors").read_bytes())
+        data[-1000] ^= 0x01
+        (tmp_path / "state.safetensors").write_bytes(data)
+        with pytest.raises(InputError, match=r"state\.safetensors: damaged.*its checksum is another$"):
+            trainer_of(cache, tmp_path).resume()
+
+    @pytest.mark.parametrize("position", [{"step": -3}, {"step": 10**30}, {"step": 5, "skipped_steps": 6}], ids=str)
+    def test_a_position_that_cannot_be_is_refused(self, cache, whole_run, tmp_path, position) -> None:
+        path = tmp_path / "state.safetensors"
+        tensors, header = read_tensors(whole_run / "state.safetensors", kind="state")
+        header = {"step": "0", "skipped_steps": "0", "skipped_in_a_row": "0"} | {
+            name: str(value) for name, value in position.items()
+        }
+        write_tensors(path, tensors, header | {state.CHECKSUM: state._checksum(tensors, header)})
+        with pytest.raises(InputError, match=r"state\.safetensors: not the state of this run: .* is no position$"):
+            trainer_of(cache, tmp_path).resume()
 
     def test_a_disk_that_fills_keeps_the_state_that_was_there(self, cache, whole_run, tmp_path, monkeypatch) -> None:
         def fail(*_: Any) -> None:
@@ -495,6 +523,18 @@ def test_an_interrupt_waits_while_workers_start() -> None:
             steps.append("held")
         steps.append("after")
     assert steps == ["held"]
+
+
+def test_a_signal_to_end_waits_too_and_is_answered_as_ever() -> None:
+    came: list[int] = []
+    usual = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
+    try:
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert came == []
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 @pytest.mark.gpu

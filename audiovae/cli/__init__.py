@@ -3,6 +3,7 @@
 import errno
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -33,9 +34,18 @@ class Commands(TyperGroup):
             if ctx.meta.get("debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             typer.echo(f"audiovae: {_one_line(error)}", err=True)
+            _drop_what_nobody_reads()
             # Training tells an interrupt in words of its own.
             stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
             raise typer.Exit(130 if stopped else 1) from None
+
+
+def _drop_what_nobody_reads() -> None:
+    """Where the reader of stdout is gone, Python would say at its end that what is left can't be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audiovae.codec import Codec
     from audiovae.latents import Latents
 
-DEFAULT_STEPS = 9
+DEFAULT_STEPS, MOST_STEPS = 9, 1000
 LARGEST_WEIGHT = 100.0
 """Of either sign; far less is noise already."""
 
@@ -25,7 +25,8 @@ def interpolate(
     clips: Annotated[list[Path], options.PathArgument(metavar="A B [C D ...]", help="Two or more recordings.")],
     out: options.FolderOption,
     steps: Annotated[
-        int | None, typer.Option(min=2, help="Files along the path, its two ends included.", show_default="9")
+        int | None,
+        typer.Option(min=2, max=MOST_STEPS, help="Files along the path, its two ends included.", show_default="9"),
     ] = None,
     weight: Annotated[
         list[float] | None,

@@ -14,8 +14,15 @@ Fit = Literal["stretch", "loop", "trim"]
 Format = Literal["wav", "flac", "ogg", "mp3"]
 
 
-# A path that can't be read is told by whoever reads it, in one line: to typer it would be wrong usage.
-PathArgument, PathOption = partial(typer.Argument, readable=False), partial(typer.Option, readable=False)
+def _path(text: str | Path) -> Path:
+    """A path; an empty one, of a script's unset variable, would be the working folder."""
+    if not str(text):
+        raise typer.BadParameter("is empty: name a file or folder")
+    return Path(text)
+
+
+# With a parser of ours, a path that can't be read is told by whoever reads it: to typer it would be wrong usage.
+PathArgument, PathOption = partial(typer.Argument, parser=_path), partial(typer.Option, parser=_path)
 
 
 @no_type_check  # what typer hands over as its Context is none to isinstance

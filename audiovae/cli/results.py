@@ -1,5 +1,6 @@
 """A folder of results that appears whole or not at all."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
             raise InputError(f"{blocked}: is a file, a folder is to be made there")
         if target.is_dir():
             raise InputError(f"{target}: is a folder, a file is to be written there")
-        if target.exists() and not force:
+        if os.path.lexists(target) and not force:
             raise InputError(f"{folder}: holds results already, such as {name} (use --force to overwrite)")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from audiovae.codec import Codec
 
 DEFAULT_SECONDS, DEFAULT_AMOUNT = 4.0, 0.3
+MOST_SOUNDS = 10_000
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.05, 3600.0  # as in generation, which is too heavy to import for this
 
 
@@ -45,7 +46,7 @@ def reconstruct(
 
 def generate(
     out: options.FolderOption,
-    count: Annotated[int, typer.Option(min=1, help="Number of sounds.")] = 8,
+    count: Annotated[int, typer.Option(min=1, max=MOST_SOUNDS, help="Number of sounds.")] = 8,
     duration: Annotated[
         float | None, typer.Option(help="Seconds of each; with --like it is the clip's.", show_default="4")
     ] = None,

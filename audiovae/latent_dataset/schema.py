@@ -26,6 +26,7 @@ FORMAT, VERSION = "audiovae-latent-dataset", 1
 Precision = Literal["float16", "float32"]
 OK, FAILED = "ok", "failed"
 TENSOR_COLUMNS = ("mean", "logvar")
+SHAPE_COLUMNS = ("channels", "latent_channels", "latent_frames")
 _ESCAPED = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
@@ -141,7 +142,7 @@ def table(rows: Sequence[Row], settings: DatasetSettings) -> "pa.Table":
     }
     columns |= {name: [getattr(row, name) for row in rows] for name in ("sample_rate", "samples", "level_db")}
     columns["checkpoint"] = [settings.checkpoint] * len(rows)
-    for place, name in enumerate(("channels", "latent_channels", "latent_frames")):
+    for place, name in enumerate(SHAPE_COLUMNS):
         columns[name] = [shape[place] for shape in shapes]
     columns["mean"] = [_flat(row.mean, settings.precision) for row in rows]
     if settings.logvar:
@@ -154,10 +155,18 @@ def _flat(tensor: Tensor | None, precision: str) -> np.ndarray | None:
     return None if tensor is None else tensor.flatten().numpy().astype(precision)
 
 
+def mean_of(row: dict[str, "pa.Scalar"]) -> Float[Tensor, "channels latent_channels latent_frames"]:
+    """The mean of a row, in float32. Raises ValueError or RuntimeError if it hasn't the row's shape, or isn't finite."""
+    mean = tensor_of(row["mean"]).reshape(_shape(row))
+    if not mean.isfinite().all():
+        raise ValueError("mean has NaN or infinite values")
+    return mean
+
+
 def to_latents(row: dict[str, "pa.Scalar"]) -> Latents:
     """The latents of a row, in float32. The source is the recording's path below its root."""
     facts = {name: value.as_py() for name, value in row.items() if name not in TENSOR_COLUMNS}
-    shape = (facts["channels"], facts["latent_channels"], facts["latent_frames"])
+    shape = _shape(row)
     level_db = facts["level_db"]
     return Latents(
         mean=tensor_of(row["mean"]).reshape(shape),
@@ -175,9 +184,16 @@ def to_row(row: dict[str, "pa.Scalar"]) -> Row:
     names = ("source", "root", "size", "mtime_ns", "sha256", "error", "sample_rate", "samples", "level_db")
     facts: dict[str, Any] = {name: row[name].as_py() for name in names}
     if facts["error"] is None:
-        shape = [row[name].as_py() for name in ("channels", "latent_channels", "latent_frames")]
+        shape = [row[name].as_py() for name in SHAPE_COLUMNS]
         facts |= {name: tensor_of(row[name]).reshape(shape) for name in TENSOR_COLUMNS if name in row}
     return Row(**facts)
+
+
+def _shape(row: dict[str, "pa.Scalar"]) -> list[int]:
+    shape = [row[name].as_py() for name in SHAPE_COLUMNS]
+    if not all(size and size > 0 for size in shape):  # -1 would mean something to torch
+        raise ValueError(f"latents of shape {shape}")
+    return shape
 
 
 def tensor_of(numbers: "pa.Scalar") -> Float[Tensor, " numbers"]:

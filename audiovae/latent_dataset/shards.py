@@ -57,7 +57,11 @@ def open_shard(path: Path, *, checksums: bool = False) -> "pq.ParquetFile":
 def shard_settings(path: Path) -> DatasetSettings:
     """What a shard's rows have in common; raises InputError like ``open_shard``, or if it is none of ours."""
     with open_shard(path) as file:
-        return DatasetSettings.from_metadata(file.schema_arrow.metadata, path)
+        settings, there = DatasetSettings.from_metadata(file.schema_arrow.metadata, path), file.schema_arrow
+    for column in schema(settings):
+        if column.name not in there.names or there.field(column.name).type != column.type:
+            raise InputError(f"{path}: damaged: has no column {column.name} of {column.type}")
+    return settings
 
 
 def read_facts(path: Path) -> "pa.Table":

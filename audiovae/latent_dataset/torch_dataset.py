@@ -2,6 +2,8 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from audiovae.errors import InputError
-from audiovae.latent_dataset.schema import OK, tensor_of, to_latents
+from audiovae.latent_dataset.schema import OK, mean_of, to_latents
 from audiovae.latent_dataset.shards import find_shards, open_shard, read_facts, read_rows, shard_settings
 from audiovae.latents import Latents
 
@@ -65,9 +67,10 @@ class LatentDataset(Dataset[Tensor]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> Float[Tensor, "*channels latent_channels latent_frames"]:
-        """The mean of a recording, or a crop of it."""
+        """The mean of a recording, or a crop of it; raises InputError if its row contradicts itself."""
         row = self._row(index)
-        mean = tensor_of(row["mean"]).reshape(row["channels"].as_py(), row["latent_channels"].as_py(), -1)
+        with self._telling_the_row(index):
+            mean = mean_of(row)
         if self.crop_latent_frames is None:
             return mean
         channel = int(torch.randint(mean.shape[0], ()))
@@ -76,11 +79,9 @@ class LatentDataset(Dataset[Tensor]):
 
     def latents(self, index: int) -> Latents:
         """All of a recording, fit for ``Codec.decode``; raises InputError if its row contradicts itself."""
-        try:
-            return to_latents(self._row(index))
-        except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
-            shard = self.shards[int(self._places[index][0])]
-            raise InputError(f"{shard}: damaged: row of {self.facts['source'][index]}: {error}") from error
+        row = self._row(index)
+        with self._telling_the_row(index):
+            return to_latents(row)
 
     def index_of(self, source: str) -> int:
         """Where the recording of a source is; raises InputError if there is none, or more than one."""
@@ -94,6 +95,14 @@ class LatentDataset(Dataset[Tensor]):
     def __getstate__(self) -> dict[str, object]:
         """What a worker gets: no open files."""
         return self.__dict__ | {"_files": {}, "_groups": OrderedDict(), "_process": -1}
+
+    @contextmanager
+    def _telling_the_row(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, RuntimeError, AttributeError, OverflowError) as error:
+            shard, reason = self.shards[int(self._places[index][0])], " ".join(str(error).split())[:120]
+            raise InputError(f"{shard}: damaged: row of {self.facts['source'][index]}: {reason}") from error
 
     @cached_property
     def _index_of(self) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import soxr
@@ -27,9 +29,10 @@ from audiovae.audio_folder import find_audio
 from audiovae.config import Config, DataConfig
 from audiovae.errors import InputError
 from audiovae.level import LevelMeter
-from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, top_folder
+from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, sources_of, top_folder
+from audiovae.training.older_caches import Files, older_caches
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
 BLOCK_SAMPLES = 1 << 20
 FILES_AHEAD = 8
@@ -37,6 +40,7 @@ FILES_AHEAD = 8
 SILENT_BELOW_DB = -80.0
 PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = "partial-", 3600
 """Of folders with unfinished caches. One that lives is written to every few seconds."""
+logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 OnProgress = Callable[[int, int], None]
 """Called with the files that are done, and how many there are."""
@@ -94,15 +98,20 @@ def _decoded_once(
     paths = find_audio(folder)
     if not paths:
         raise InputError(f"{folder}: no audio files in it")
-    key = _fingerprint(folder, paths, config)
+    files, made_of = _files(folder, paths), _made_of(folder, config)
+    key = _fingerprint(files, config)
     audio, index = cache_folder / f"{key}.int16", cache_folder / f"{key}.json"
     if not _is_whole(audio, index):
+        older = older_caches(cache_folder, made_of, key=key)
+        if older.indexes:
+            logger.warning(f"{folder}: {older.changes(files).text()} since it was decoded: decoding it again")
         try:
-            _decode(folder, paths, audio, index, config, progress)
+            _decode(folder, paths, audio, index, config, progress, facts={"made_of": made_of, "files": files})
         except OSError as error:
             raise InputError(f"{cache_folder}: can't hold the decoded audio: {error.strerror or error}") from error
+        older.remove()
     content = json.loads(index.read_text(encoding="utf-8"))
-    return audio, [Source(**one) for one in content["sources"]], [Skipped(**one) for one in content["skipped"]]
+    return audio, sources_of(content["sources"]), [Skipped(**one) for one in content["skipped"]]
 
 
 def _refuse_strange_shares(folder: Path, sources: tuple[Source, ...], data: DataConfig) -> None:
@@ -117,28 +126,47 @@ def _why(sources: tuple[Source, ...], skipped: list[Skipped]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
 
 
-def _fingerprint(folder: Path, paths: list[Path], config: Config) -> str:
-    digest = hashlib.sha256(json.dumps([CACHE_FORMAT, config.spectrogram.sample_rate]).encode())
+def _files(folder: Path, paths: list[Path]) -> Files:
+    files: Files = {}
     for path in paths:
         try:
             status = path.stat() if path.exists() else path.lstat()
         except OSError as error:
             raise InputError(f"{path}: can't be read: {error.strerror}") from error
-        facts = f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0"
-        digest.update(facts.encode(errors="surrogateescape"))
-    return digest.hexdigest()[:16]
+        files[path.relative_to(folder).as_posix()] = [status.st_size, status.st_mtime_ns]
+    return files
+
+
+def _made_of(folder: Path, config: Config) -> dict[str, Any]:
+    return {"folder": str(folder.resolve()), "format": CACHE_FORMAT, "sample_rate": config.spectrogram.sample_rate}
+
+
+def _fingerprint(files: Files, config: Config) -> str:
+    """Names a cache; it has no part in it where the folder lies, which may be moved."""
+    text = json.dumps([CACHE_FORMAT, config.spectrogram.sample_rate, files])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_whole(audio: Path, index: Path) -> bool:
-    """Whether both files are there, and neither was cut or removed since."""
+    """Whether both files are there, and neither was cut, damaged or removed since."""
     try:
-        sources = json.loads(index.read_text(encoding="utf-8"))["sources"]
-        return audio.stat().st_size == 2 * sum(source["samples"] for source in sources)
+        content = json.loads(index.read_text(encoding="utf-8"))
+        sources, _ = sources_of(content["sources"]), [Skipped(**one) for one in content["skipped"]]
+        return audio.stat().st_size == 2 * sum(source.samples for source in sources)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _decode(folder: Path, paths: list[Path], audio: Path, index: Path, config: Config, progress: OnProgress) -> None:
+def _decode(
+    folder: Path,
+    paths: list[Path],
+    audio: Path,
+    index: Path,
+    config: Config,
+    progress: OnProgress,
+    *,
+    facts: dict[str, Any],
+) -> None:
     """Writes both files of a cache, each whole: the index, which says that the audio is there, last."""
     audio.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(audio.parent)
@@ -157,7 +185,7 @@ def _decode(folder: Path, paths: list[Path], audio: Path, index: Path, config: C
                     sources.append(Source(name, offset, len(samples), level_db))
                     offset += len(samples)
                 progress(done, len(paths))
-        content = {"sources": [asdict(one) for one in sources], "skipped": [asdict(item) for item in skipped]}
+        content = facts | {"sources": [asdict(one) for one in sources], "skipped": [asdict(item) for item in skipped]}
         Path(partial, "index").write_text(json.dumps(content), encoding="utf-8")
         Path(partial, "audio").replace(audio)
         Path(partial, "index").replace(index)

@@ -5,10 +5,12 @@ written last, which says where each one lies.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audiovae.errors import InputError
 
@@ -26,6 +28,18 @@ class Source:
     split: str = "train"
 
 
+def sources_of(entries: list[dict[str, Any]]) -> list[Source]:
+    """The sources that an index lists. Raises ValueError or TypeError where they can't be true."""
+    sources = [Source(**entry) for entry in entries]
+    end = 0
+    for one in sources:
+        whole = type(one.offset) is int and type(one.samples) is int and one.offset == end and one.samples >= 0
+        if not (whole and isinstance(one.path, str) and Path(one.path).parts and math.isfinite(one.level_db)):
+            raise ValueError(f"{str(one)[:120]} can't be")
+        end += one.samples
+    return sources
+
+
 def is_decoded(folder: Path) -> bool:
     """Whether a folder holds decoded audio. Raises InputError if only a part of it is there yet."""
     if (folder / DECODED_INDEX).exists():
@@ -40,10 +54,10 @@ def open_decoded(folder: Path, sample_rate: int) -> tuple[Path, list[Source]]:
     audio, index = folder / DECODED_AUDIO, folder / DECODED_INDEX
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-        there, sources = int(content["sample_rate"]), [Source(**source) for source in content["sources"]]
+        there, sources = int(content["sample_rate"]), sources_of(content["sources"])
         size = audio.stat().st_size
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{index}: not an index of decoded audio: {error}") from error
+        raise InputError(f"{index}: not an index of decoded audio: {' '.join(str(error).split())}") from error
     if there != sample_rate:
         raise InputError(f"{folder}: holds audio at {there} Hz, the config wants {sample_rate} Hz")
     if size != 2 * sum(source.samples for source in sources):

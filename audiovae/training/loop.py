@@ -99,7 +99,8 @@ class Trainer:
         ``stop`` is asked after every step: once it says yes, the state is saved, and a later resume goes on as if
         nothing had happened.
 
-        Raises InputError if it is interrupted, too many steps in a row aren't finite, or the disk refuses.
+        Raises InputError if it is interrupted, too many steps in a row aren't finite, or the disk refuses; and, once
+        the state is saved, if whoever watches is gone (BrokenPipeError).
         """
         try:
             with self._log_of_this_process() as log:
@@ -119,19 +120,23 @@ class Trainer:
     def _train(
         self, log: RunLog | None, watch: Callable[[Progress], None], stop: Callable[[], bool] | None
     ) -> Validation | None:
-        training, result = self.config.training, None
+        training, result, unheard = self.config.training, None, False
         with closing(self._batches()) as batches:
             for waveform in batches:
                 losses = self._step(waveform)
                 if log and self._due(training.log_every):
-                    watch(self._log(log, losses))
+                    unheard = not _told(watch, self._log(log, losses))
                 if self._due(training.validate_every):
                     result = self._validate(log)
-                stopping = stop is not None and self._any(stop())
+                asking = stop is not None or self._due(training.log_every)
+                stopping = asking and self._any(unheard or (stop is not None and stop()))
                 if stopping or self._due(training.checkpoint_every):
                     self._save_state()
                 if stopping:
                     break
+        if unheard:
+            at = f"step {self.position.step}, state saved: --resume {self.run} goes on"
+            raise InputError(f"{self.run}: nobody reads what is told any more: ended at {at}")
         return result
 
     def _any(self, said: bool) -> bool:
@@ -273,6 +278,15 @@ class Trainer:
             path = self.run / STATE_FILE
             save_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer, position=self.position)
         self.accelerator.wait_for_everyone()
+
+
+def _told(watch: Callable[[Progress], None], progress: Progress) -> bool:
+    """Whether anybody listens: after ``| head``, nobody does."""
+    try:
+        watch(progress)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _parameter_groups(vae: VAE, weight_decay: float) -> list[dict[str, object]]:

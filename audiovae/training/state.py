@@ -3,6 +3,7 @@
 Data order, augmentation and posterior noise are functions of seed and step, so they need no saving.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,9 +15,14 @@ from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
 
+CHECKSUM = "sha256"
+MOST_STEPS = 1 << 40
+"""Far more than can be done, and few enough for all that is computed from them."""
+
+
 @dataclass(frozen=True)
 class Position:
-    """Where a run is."""
+    """Where a run is. Raises ValueError where no run can be."""
 
     step: int = 0
     """Steps that are done."""
@@ -24,6 +30,10 @@ class Position:
     """Those of them that were not finite, and changed nothing."""
     skipped_in_a_row: int = 0
     """Those since the last finite one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.skipped_in_a_row <= self.skipped_steps <= self.step <= MOST_STEPS:
+            raise ValueError(f"{asdict(self)} is no position")
 
 
 def save_state(
@@ -38,12 +48,14 @@ def save_state(
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     header = {name: json.dumps(value) for name, value in asdict(position).items()}
-    write_tensors(path, tensors, header, force=True)
+    write_tensors(path, tensors, header | {CHECKSUM: _checksum(tensors, header)}, force=True)
 
 
 def load_state(path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
     """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file."""
     tensors, header = read_tensors(path, kind="state of a run")
+    if header.pop(CHECKSUM, None) != _checksum(tensors, header):
+        raise InputError(f"{path}: damaged, or not the state of a run: its checksum is another")
     try:
         position = Position(**{field.name: int(header[field.name]) for field in fields(Position)})
         model.load_state_dict(with_prefix(tensors, "model."))
@@ -53,6 +65,15 @@ def load_state(path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the state of this run: {reason}") from error
     return position
+
+
+def _checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """SHA-256 of all that a state holds, in the order of names."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

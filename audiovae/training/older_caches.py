@@ -1,0 +1,61 @@
+"""Caches of an audio folder's earlier states: what has changed since, and their removal once there is a newer one."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Files = dict[str, list[int]]
+"""Size in bytes and time of the last change, in ns, of a folder's audio files, by their path in it."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of a folder's files."""
+
+    changed: int = 0
+    added: int = 0
+    removed: int = 0
+
+    def text(self) -> str:
+        """In words."""
+        return f"{self.changed} changed, {self.added} added, {self.removed} removed"
+
+
+@dataclass
+class OlderCaches:
+    """Those in a cache folder that were made of the same folder, at the same rate, in the same format."""
+
+    indexes: list[Path] = field(default_factory=list)
+    """The newest first."""
+    newest: Files = field(default_factory=dict)
+
+    def changes(self, files: Mapping[str, list[int]]) -> Changes:
+        """Since the newest of them."""
+        both = files.keys() & self.newest.keys()
+        return Changes(
+            changed=sum(files[name] != self.newest[name] for name in both),
+            added=len(files) - len(both),
+            removed=len(self.newest) - len(both),
+        )
+
+    def remove(self) -> None:
+        """The index first, without which the audio is nothing. Where the system holds on to a file, it stays."""
+        for index in self.indexes:
+            with suppress(OSError):
+                index.unlink()
+                index.with_suffix(".int16").unlink()
+
+
+def older_caches(cache_folder: Path, made_of: dict[str, Any], *, key: str) -> OlderCaches:
+    """Finds caches whose index says that they were made of the same, but for the one of this key."""
+    found: list[tuple[int, Path, Files]] = []
+    for index in cache_folder.glob("*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(index.read_text(encoding="utf-8"))
+            if index.stem != key and content["made_of"] == made_of:
+                found.append((index.stat().st_mtime_ns, index, dict(content["files"])))
+    found.sort(key=lambda one: one[:2], reverse=True)
+    return OlderCaches([index for _, index, _ in found], found[0][2] if found else {})
