@@ -255,6 +255,8 @@ def test_wrong_numbers_of_clips(clips: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", ["generate", "reconstruct x.wav", "encode x.wav", "decode x", "train base --data x"])
 def test_an_empty_out_is_wrong_usage_and_not_the_working_folder(words: str) -> None:
     assert "'--out': is empty" in misuse(*words.split(), "--out", "")
+    assert "name a file or folder of this machine" in misuse(*words.split(), "--out", "s3://bucket/new")
+    assert not Path("s3:").exists()
 
 
 def test_absurd_numbers_of_files_are_wrong_usage(clips: Path, tmp_path: Path) -> None:

@@ -128,3 +128,9 @@ def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
             sources(tmp_path / name)
     with pytest.raises(InputError, match="an input is empty: name a file or folder"):
         sources("")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/music", "gs://bucket/a.flac", "https://host/a.wav"])
+def test_what_lies_elsewhere_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(InputError, match=f"^{address}: only files of this machine can be read"):
+        find_recordings([address])

@@ -170,3 +170,27 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_lock(tmp_path: Path) -> N
         said, _ = process.communicate()
     assert process.returncode == 0 and said.split()[-1] == str(30 - before)
     assert [row["source"] for row in content(tmp_path / "latents")["ok"]] == [f"{index:02}.wav" for index in range(30)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are counted in /proc")
+def test_a_signal_to_the_whole_group_ends_a_run_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    Audio(tone(samples=4_000_000), 44_100).save(tmp_path / "music" / "a.wav")
+    for index in range(30):
+        (tmp_path / "music" / f"{index}.wav").symlink_to(tmp_path / "music" / "a.wav")
+    words = ("encode", tmp_path / "music", "--out", tmp_path / "latents", "--workers", 2, "--device", "cpu")
+    command = [sys.executable, "-m", "audiovae", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        threads = Path(f"/proc/{process.pid}/task")
+        # A resource tracker and two decoders: the signal finds them as they start.
+        while process.poll() is None and len(processes_of(threads)) < 3:
+            os.sched_yield()
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert (process.returncode, told) == (130, "audiovae: interrupted\n")
+
+
+def processes_of(threads: Path) -> list[str]:
+    """Children of all threads of a process."""
+    return [child for one in threads.glob("*/children") for child in one.read_text().split()]

@@ -15,9 +15,11 @@ Format = Literal["wav", "flac", "ogg", "mp3"]
 
 
 def _path(text: str | Path) -> Path:
-    """A path; an empty one, of a script's unset variable, would be the working folder."""
+    """A path. An empty one, of a script's unset variable, would be the working folder; s3://a a folder called s3:."""
     if not str(text):
         raise typer.BadParameter("is empty: name a file or folder")
+    if "://" in str(text):
+        raise typer.BadParameter(f"{text}: name a file or folder of this machine")
     return Path(text)
 
 

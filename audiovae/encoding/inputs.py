@@ -96,6 +96,8 @@ def _expand(given: str) -> tuple[str, dict[str, Member | None]]:
     """The folder that an input's paths are relative to, and its recordings by absolute path."""
     if not given:
         raise InputError("an input is empty: name a file or folder")  # a script's unset variable; Path takes it for .
+    if "://" in given:
+        raise InputError(f"{given}: only files of this machine can be read: mount that storage, or copy it here first")
     path = Path(given)
     try:
         exists = path.exists()

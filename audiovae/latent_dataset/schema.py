@@ -156,7 +156,7 @@ def _flat(tensor: Tensor | None, precision: str) -> np.ndarray | None:
 
 
 def mean_of(row: dict[str, "pa.Scalar"]) -> Float[Tensor, "channels latent_channels latent_frames"]:
-    """The mean of a row, in float32. Raises ValueError or RuntimeError if it hasn't the row's shape, or isn't finite."""
+    """The mean of a row, in float32. Raises ValueError or RuntimeError if it isn't finite, or of another shape."""
     mean = tensor_of(row["mean"]).reshape(_shape(row))
     if not mean.isfinite().all():
         raise ValueError("mean has NaN or infinite values")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
-
 CHECKSUM = "sha256"
 MOST_STEPS = 1 << 40
 """Far more than can be done, and few enough for all that is computed from them."""
