@@ -30,7 +30,7 @@ from audiovae.config import Config, DataConfig
 from audiovae.errors import InputError
 from audiovae.level import LevelMeter
 from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, sources_of, top_folder
-from audiovae.training.older_caches import Files, older_caches
+from audiovae.training.older_caches import Files, files_of, older_caches
 
 CACHE_FORMAT = 3
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
@@ -98,7 +98,7 @@ def _decoded_once(
     paths = find_audio(folder)
     if not paths:
         raise InputError(f"{folder}: no audio files in it")
-    files, made_of = _files(folder, paths), _made_of(folder, config)
+    files, made_of = files_of(folder, paths), _made_of(folder, config)
     key = _fingerprint(files, config)
     audio, index = cache_folder / f"{key}.int16", cache_folder / f"{key}.json"
     if not _is_whole(audio, index):
@@ -124,17 +124,6 @@ def _refuse_strange_shares(folder: Path, sources: tuple[Source, ...], data: Data
 def _why(sources: tuple[Source, ...], skipped: list[Skipped]) -> str:
     reasons = Counter(item.reason for item in skipped) + Counter(f"in a {one.split} folder" for one in sources)
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-
-
-def _files(folder: Path, paths: list[Path]) -> Files:
-    files: Files = {}
-    for path in paths:
-        try:
-            status = path.stat() if path.exists() else path.lstat()
-        except OSError as error:
-            raise InputError(f"{path}: can't be read: {error.strerror}") from error
-        files[path.relative_to(folder).as_posix()] = [status.st_size, status.st_mtime_ns]
-    return files
 
 
 def _made_of(folder: Path, config: Config) -> dict[str, Any]:

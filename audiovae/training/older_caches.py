@@ -7,8 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiovae.errors import InputError
+
 Files = dict[str, list[int]]
 """Size in bytes and time of the last change, in ns, of a folder's audio files, by their path in it."""
+
+
+def files_of(folder: Path, paths: list[Path]) -> Files:
+    """What a cache of these files of a folder depends on. Raises InputError for one that can't be looked at."""
+    files: Files = {}
+    for path in paths:
+        try:
+            status = path.stat() if path.exists() else path.lstat()
+        except OSError as error:
+            raise InputError(f"{path}: can't be read: {error.strerror}") from error
+        files[path.relative_to(folder).as_posix()] = [status.st_size, status.st_mtime_ns]
+    return files
 
 
 @dataclass(frozen=True)
