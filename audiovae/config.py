@@ -82,7 +82,7 @@ class ModelConfig(Settings):
 
     variational: bool = True
     """False makes a plain autoencoder of it: no sampling, no KL."""
-    latent_channels: Size = 64
+    latent_channels: Size = 128
     """Numbers in one latent frame."""
     channels: Stages = (16, 32, 64)
     """Width of the 2-D stages, from the spectrogram inwards."""
@@ -98,11 +98,18 @@ class ModelConfig(Settings):
     """Residual blocks of the encoder's 1-D stage."""
     decoder_bottleneck_blocks: Depth = 2
     """Residual blocks of the decoder's 1-D stage."""
+    bottleneck_stride: Size = 2
+    """Places of the 1-D stages to one latent frame."""
+
+    @property
+    def stage_stride(self) -> int:
+        """Spectrogram frames to one place of the 1-D stages."""
+        return 2 ** len(self.channels)
 
     @property
     def time_stride(self) -> int:
         """Spectrogram frames to one latent frame."""
-        return 2 ** len(self.channels)
+        return self.stage_stride * self.bottleneck_stride
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -117,7 +124,7 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """What training sees of the audio files."""
 
-    segment_latent_frames: Positive = 16
+    segment_latent_frames: Positive = 8
     """Length of a training segment, in latent frames."""
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""

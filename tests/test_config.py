@@ -29,9 +29,10 @@ def test_derived_numbers_follow_from_the_stated_ones() -> None:
     config = Config()
     assert config.spectrogram.n_bins == 1025
     assert config.spectrogram.frame_rate == pytest.approx(86.13, abs=0.01)
-    assert config.model.time_stride == 8
-    assert config.latent_hop_length == 4096
-    assert config.latent_rate == pytest.approx(10.77, abs=0.01)
+    assert config.model.stage_stride == 8
+    assert config.model.time_stride == 16
+    assert config.latent_hop_length == 8192
+    assert config.latent_rate == pytest.approx(5.38, abs=0.01)
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path) -> None:
@@ -95,7 +96,8 @@ def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path) -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_bundled_config_makes_a_model_of_the_same_front_end(path) -> None:
     config = Config.from_toml(path)
-    assert (config.spectrogram.sample_rate, config.latent_hop_length) == (44_100, 4096)
+    assert config.spectrogram.sample_rate == 44_100
+    assert config.latent_hop_length == 512 * 8 * config.model.bottleneck_stride
     assert Spectrogram(config.spectrogram).bank.shape == (config.spectrogram.n_bands, 1025)
     assert parameters_of(config) > 0
 
@@ -103,10 +105,10 @@ def test_every_bundled_config_makes_a_model_of_the_same_front_end(path) -> None:
 def test_base_is_the_default_model() -> None:
     config = Config.from_toml(CONFIGS / "base.toml")
     assert (config.spectrogram, config.model) == (SpectrogramConfig(), Config().model)
-    assert 6e6 < parameters_of(config) < 10e6
+    assert 6e6 < parameters_of(config) < 11e6
     training = config.training
-    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (8500, 6, 24)
-    assert (training.learning_rate, training.warmup_steps, training.beta_warmup_steps) == (6e-4, 300, 1500)
+    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (5000, 6, 12)
+    assert (training.learning_rate, training.warmup_steps, training.beta_warmup_steps) == (6e-4, 300, 1000)
 
 
 def test_autoencoder_differs_from_base_in_one_setting_and_names_none_of_the_kl() -> None:

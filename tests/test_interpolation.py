@@ -305,10 +305,10 @@ def test_curve_out_of_silence_keeps_the_sound_s_level():
 
 
 def test_join_drops_only_the_partial_frames_between():
-    a, b = recording(3 * 4096 + 5), recording(2 * 4096 + 9, seed=1)
+    a, b = recording(3 * 8192 + 5), recording(2 * 8192 + 9, seed=1)
     out = join([a, b, a])
     assert torch.equal(out.mean, torch.cat([a.mean[..., :3], b.mean[..., :2], a.mean], dim=2))
-    assert out.samples == (3 + 2 + 3) * 4096 + 5
+    assert out.samples == (3 + 2 + 3) * 8192 + 5
     assert_obeys_the_frame_rule(out)
 
 

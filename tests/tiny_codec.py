@@ -11,7 +11,7 @@ from audiovae.model.vae import VAE
 
 TINY = Config(
     spectrogram=SpectrogramConfig(n_bands=64),
-    model=ModelConfig(latent_channels=8, channels=(8, 8, 8), bottleneck_width=16),
+    model=ModelConfig(latent_channels=8, channels=(8, 8, 8), bottleneck_width=16, bottleneck_stride=1),
 )
 
 

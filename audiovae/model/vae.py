@@ -32,9 +32,10 @@ class Encoder(nn.Module):
         width = model.bottleneck_width
         self.stages = nn.Sequential(*stages)
         self.fold = nn.Conv1d(channels * bands, width, 1)
-        self.embed = nn.Conv1d(config.spectrogram.n_bands, width, model.time_stride, stride=model.time_stride)
+        self.embed = nn.Conv1d(config.spectrogram.n_bands, width, model.stage_stride, stride=model.stage_stride)
         self.bottleneck = _bottleneck(width, model.encoder_bottleneck_blocks)
-        self.head = nn.Conv1d(width, model.latent_channels * (2 if model.variational else 1), 1)
+        parameters, stride = model.latent_channels * (2 if model.variational else 1), model.bottleneck_stride
+        self.head = nn.Conv1d(width, parameters, stride, stride=stride)
         _start_at_zero(self.head, bias=LOGVAR_START, bias_from=model.latent_channels)
 
     def forward(
@@ -58,9 +59,10 @@ class Decoder(nn.Module):
         self.bands = n_bands
         for stride in model.band_strides:
             self.bands //= stride
-        self.embed = nn.Conv1d(model.latent_channels, width, 1)
+        stride = model.bottleneck_stride
+        self.embed = nn.ConvTranspose1d(model.latent_channels, width, stride, stride=stride)
         self.bottleneck = _bottleneck(width, model.decoder_bottleneck_blocks)
-        self.draft = nn.ConvTranspose1d(width, n_bands, model.time_stride, stride=model.time_stride)
+        self.draft = nn.ConvTranspose1d(width, n_bands, model.stage_stride, stride=model.stage_stride)
         self.unfold = nn.Conv1d(width, model.channels[-1] * self.bands, 1)
         _start_at_zero(self.draft)
         self.look = Unshuffle(1, model.channels[0], bands=model.band_strides[0], frames=2)
@@ -139,7 +141,10 @@ class VAE(nn.Module):
     def context_latent_frames(self) -> int:
         """Latent frames on either side that can influence one; a chunk with this much context equals the whole."""
         model = self.config.model
-        encoder, decoder = float(2 * model.encoder_bottleneck_blocks), float(2 * model.decoder_bottleneck_blocks)
+        encoder, decoder = (
+            2 * blocks / model.bottleneck_stride
+            for blocks in (model.encoder_bottleneck_blocks, model.decoder_bottleneck_blocks)
+        )
         for stage, (down, up) in enumerate(zip(model.encoder_blocks, model.decoder_blocks, strict=True)):
             # A 3-kernel reaches one place of its own stage, which is this share of a latent frame.
             reach = 2 ** (stage + 1) / model.time_stride

@@ -6,8 +6,8 @@ from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import Cache, Segments
 
-PATCHES, PATCHES_OF_A_ROW = 24_000, 12
-"""Patches that the covariance is estimated from: so many for each of its rows, but no more than 24,000 (37 minutes)."""
+PATCHES, PATCHES_OF_A_ROW = 48_000, 12
+"""Patches that the covariance is estimated from: so many for each of its rows, but no more than 48,000."""
 
 
 def fit_components(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> None:
