@@ -23,7 +23,7 @@ CODEC = SimpleNamespace(prior=prior(), config=Config(), fingerprint="f00d")
 
 
 def recording(**changes) -> Latents:
-    mean = CODEC.prior.sample(12, count=2, generator=torch.Generator().manual_seed(9))
+    mean = CODEC.prior.sample(11, count=2, generator=torch.Generator().manual_seed(9))
     fields = {"source": "a.wav", "sample_rate": 48000, "samples": 96000, "level_db": -31.0, "checkpoint": "f00d"}
     return Latents(**{"mean": mean, "logvar": torch.zeros_like(mean), **fields, **changes})
 
