@@ -133,7 +133,10 @@ def test_half_precision_latents_are_mixed_in_single():
         ({"checkpoint": "beef"}, "b.wav: encoded by checkpoint beef, but a.wav by f00d"),
         ({"channels": 3}, "a.wav: has 2 channels, but b.wav 3"),
         ({"mean": torch.zeros(1, 5, 3)}, "b.wav: has 5 latent channels, but a.wav 4"),
-        ({"mean": torch.zeros(1, 4, 5)}, "b.wav: 5 latent frames don't go with 18000 samples at 44100 Hz and a hop of "),
+        (
+            {"mean": torch.zeros(1, 4, 5)},
+            "b.wav: 5 latent frames don't go with 18000 samples at 44100 Hz and a hop of ",
+        ),
     ],
 )
 def test_recordings_that_do_not_go_together_are_refused(other, message):
