@@ -28,14 +28,14 @@ BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
 ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
 """Griffin-Lim iterations of each quality."""
 DEVICES = ("auto", "cpu", "cuda")
-CHUNK_LATENT_FRAMES = 256
+CHUNK_LATENT_FRAMES = 128
 """Latent frames (24 s) encoded or decoded at a time: bounds the memory, changes nothing else."""
 BLOCK_SECONDS = 12.0
 """How much audio is made at a time."""
 SHORTEST_BLOCK_SECONDS = 0.1
 FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
-FIRST_LATENT_FRAMES = 64
+FIRST_LATENT_FRAMES = 32
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
 
 
@@ -118,9 +118,9 @@ class Codec:
             blocks = _silence(latents.channels, latents.samples, round(block_seconds * latents.sample_rate))
         else:
             frames = max(FRAMES_PAST, round(block_seconds * model_rate / self.config.spectrogram.hop_length))
-            spectrograms, decoded_db = self._decoded(latents.mean, frames)
+            magnitudes, decoded_db = self._decoded(latents.mean, frames)
             gain = 10 ** ((latents.level_db - decoded_db) / 20)
-            blocks = self._waveform_blocks(_regrouped(spectrograms, frames), frames, ITERATIONS[quality])
+            blocks = self._waveform_blocks(_regrouped(magnitudes, frames), frames, ITERATIONS[quality])
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         return exactly(blocks, latents.samples)
@@ -163,34 +163,32 @@ class Codec:
 
     def _decoded(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int
-    ) -> tuple[Iterator[Float[Tensor, "channels n_bands frames"]], float]:
-        """The decoder's spectrogram in pieces, and its level: near the model's, but a recording's must be met.
+    ) -> tuple[Iterator[Float[Tensor, "channels bins frames"]], float]:
+        """The decoder's magnitudes in pieces, and their level: near the model's, but a recording's must be met.
 
         What is short is decoded at once and measured; of what is long the level is estimated, so that it needn't be
         decoded from end to end before the first block.
         """
-        stride = self.config.model.time_stride
         if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
-            kept = list(self._spectrogram_chunks(mean))
-            return iter(kept), level_db_of(kept, self.spectrogram, stride)
-        size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // stride)))
+            kept = [self.spectrogram.magnitude(piece) for piece in self._spectrogram_chunks(mean)]
+            return iter(kept), level_db_of(kept, self.config.model.stage_stride)
+        size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // self.config.model.time_stride)))
         level_db = estimated_level_db(mean, self.checkpoint.model, self.spectrogram)
-        return self._spectrogram_chunks(mean, size), level_db
+        return map(self.spectrogram.magnitude, self._spectrogram_chunks(mean, size)), level_db
 
     def _waveform_blocks(
         self,
-        spectrograms: Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]],
+        magnitudes: Iterator[tuple[Float[Tensor, "channels bins frames"], bool]],
         block_frames: int,
         iterations: int,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
         hop = self.config.spectrogram.hop_length
         past: Tensor | None = None
-        for spectrogram, is_last in spectrograms:
+        for magnitude, is_last in magnitudes:
             if is_last:
                 # Frames are centred on hops: up to a hop of the recording lies behind the last one.
-                spectrogram = functional.pad(spectrogram, (0, 1), mode="replicate")
-            magnitude = self.spectrogram.magnitude(spectrogram)
+                magnitude = functional.pad(magnitude, (0, 1), mode="replicate")
             waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, past=past)
             known = 0 if past is None else past.shape[-1]
             # The last frames lack the neighbours that come after them: the next block makes them again.
@@ -213,8 +211,8 @@ def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
 
 
 def _regrouped(
-    pieces: Iterator[Float[Tensor, "channels n_bands frames"]], block_frames: int
-) -> Iterator[tuple[Float[Tensor, "channels n_bands frames"], bool]]:
+    pieces: Iterator[Float[Tensor, "channels bins frames"]], block_frames: int
+) -> Iterator[tuple[Float[Tensor, "channels bins frames"], bool]]:
     """Blocks of so many frames with those ahead and, but for the first, those past; and which is the last."""
     waiting, past = next(pieces), 0
     for piece in itertools.chain(pieces, [None]):

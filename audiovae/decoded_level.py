@@ -8,20 +8,20 @@ from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram, frame_power
 
-SAMPLED_LATENT_FRAMES = 2048
+SAMPLED_LATENT_FRAMES = 1024
 """Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
-EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
+EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 1, 1
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 
-def level_db_of(decoded: list[Tensor], spectrogram: Spectrogram, stride: int) -> float:
-    """Level in dBFS of the decoder's whole spectrogram, which comes in pieces [channels, n_bands, frames].
+def level_db_of(magnitudes: list[Tensor], stride: int) -> float:
+    """Level in dBFS of STFT magnitudes that come in pieces [channels, bins, frames].
 
-    A latent frame has ``stride`` frames, and a piece has whole latent frames.
+    Powers are means of ``stride`` frames, of which a piece has a whole number.
     """
     meter = LevelMeter()
-    for piece in decoded:
-        power = frame_power(spectrogram.magnitude(piece))
+    for piece in magnitudes:
+        power = frame_power(piece)
         meter.add_powers(power.unflatten(0, (-1, stride)).mean(1).cpu())
     return max(meter.level_db, ABSOLUTE_GATE_DB)
 

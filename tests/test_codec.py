@@ -177,8 +177,8 @@ def test_blocks_of_synthesis_leave_no_seam(codec: Codec, block_frames: int, freq
     """Steady tones' own spectrogram, made into sound in several blocks: as steady at the joins as elsewhere."""
     time = torch.arange(4 * 44100) / 44100
     tones = torch.stack([0.1 * torch.sin(2 * math.pi * frequency_hz * time) for frequency_hz in frequencies_hz])
-    spectrogram = codec.spectrogram(tones[:, None])[:, 0]
-    blocks = list(codec._waveform_blocks(_regrouped(iter([spectrogram]), block_frames), block_frames, 16))
+    magnitude = codec.spectrogram.magnitude(codec.spectrogram(tones[:, None])[:, 0])
+    blocks = list(codec._waveform_blocks(_regrouped(iter([magnitude]), block_frames), block_frames, 16))
     assert len(blocks) > 2
     waveform = torch.cat(blocks, dim=1)
     level = waveform[:, 4096 : 4 * 44100 - 8192].unfold(1, 2048, 512).std(2)
@@ -197,7 +197,7 @@ def test_joins_of_streamed_music_are_no_worse_than_the_rest(codec: Codec):
     error = (made - true).norm(dim=(0, 1)) / true.norm(dim=(0, 1))
     joins = torch.tensor([block.shape[1] for block in blocks[:-1]]).cumsum(0) // 512
     near = (joins[:, None] + torch.arange(-1, 2)).flatten()
-    assert float(error[near].mean()) < 1.1 * float(error[20:-20].mean())
+    assert float(error[near].mean()) < 1.2 * float(error[20:-20].mean())
 
 
 def test_save_writes_what_decode_returns(codec: Codec, tmp_path: Path):

@@ -18,7 +18,7 @@ from audiovae.training.data import Cache, Segments, segment_samples
 SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
 """Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
-PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 32
+PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 16
 COLLAPSED_SHARE = 0.25
 
 

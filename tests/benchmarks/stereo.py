@@ -89,10 +89,8 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
 
     def model(waveform: Tensor) -> Tensor:
         latents = codec.encode(Audio(waveform, rate))
-        decoded = codec.spectrogram_of(latents)
-        decoded_db = level_db_of([decoded], codec.spectrogram, codec.config.model.time_stride)
-        gain = 10 ** ((latents.level_db - decoded_db) / 20)
-        return gain * codec.spectrogram.magnitude(decoded)
+        magnitude = codec.spectrogram.magnitude(codec.spectrogram_of(latents))
+        return 10 ** ((latents.level_db - level_db_of([magnitude], codec.config.model.stage_stride)) / 20) * magnitude
 
     def heard(magnitudes: Magnitudes) -> Magnitudes:
         frames = codec.config.spectrogram.hop_length
