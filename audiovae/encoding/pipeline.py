@@ -14,7 +14,7 @@ from audiovae.encoding.preparation import Analysis, Facts, Piece
 from audiovae.encoding.workers import prepared
 from audiovae.latent_dataset.schema import DatasetSettings, Precision, Row
 
-PIECE_LATENT_FRAMES = 256
+PIECE_LATENT_FRAMES = 128
 """Latent frames (24 s) that a piece brings, besides its context."""
 
 
