@@ -1,12 +1,13 @@
 """What ``audiovae evaluate`` measures of the bundled model, as tables for the documents.
 
-    python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--out DIR] [--write DOCUMENT]
+    python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--compare NAME=FILE]
+        [--out DIR] [--write DOCUMENT] [--blocks PREFIX]
 
 For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
 over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side),
-in-betweens (tones of different pitch, models and controls); each is written where the document has it.
-``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run it again, it goes
-on.
+in-betweens (tones of different pitch, models and controls); each, under a prefix if one is given, is written where the
+document has it. ``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run
+it again, it goes on.
 """
 
 import argparse
@@ -27,11 +28,17 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--compare", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--blocks", default="")
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
+    compared = {}
+    for one in arguments.compare:
+        name, _, path = one.partition("=")
+        compared[name] = audiovae.load(path, device="cpu")
     evaluation = evaluate(
-        with_baselines(audiovae.load(arguments.checkpoint, device="cpu"), {}),
+        with_baselines(audiovae.load(arguments.checkpoint, device="cpu"), compared),
         find_clips(arguments.folders, limit=arguments.clips),
         arguments.out / "clips",
         quality=arguments.quality,
@@ -42,7 +49,7 @@ def main() -> None:
         "models": lecture_table(evaluation),
         "in-betweens": in_between_table(evaluation.tones["different pitch"]),
     }
-    for name, made in blocks.items():
+    for name, made in ((arguments.blocks + name, made) for name, made in blocks.items()):
         text = table(made.header, made.rows)
         print(f"\n{text}")
         if arguments.write and f"<!-- {name} -->" in arguments.write.read_text(encoding="utf-8"):
