@@ -52,7 +52,7 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
     hop = config.spectrogram.hop_length
 
     window = torch.hann_window(2048)
-    torchaudios = torchaudio.transforms.GriffinLim(2048, n_iter=16, hop_length=hop, power=1.0, momentum=0.99)
+    torchaudios = torchaudio.transforms.GriffinLim(2048, n_iter=32, hop_length=hop, power=1.0, momentum=0.99)
 
     def phase(quality: str) -> Callable[[], object]:
         return lambda: griffin_lim(magnitude, hop_length=hop, iterations=ITERATIONS[quality])
@@ -70,7 +70,7 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
         "phase, draft": phase("draft"),
         "phase, standard": phase("standard"),
         "phase, best": phase("best"),
-        "(torchaudio GriffinLim, 16)": lambda: torchaudios(magnitude),
+        "(torchaudio GriffinLim, 32)": lambda: torchaudios(magnitude),
     }
 
 
