@@ -23,6 +23,7 @@ from audiovae.cli import app, datasets, encode_progress, options, sounds
 from audiovae.cli.results import check_folder, result_folder
 from audiovae.encoding import resume, writer
 from audiovae.errors import InputError
+from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
@@ -619,9 +620,9 @@ def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_pa
     work("decode", tmp_path / "c.flac.latents.safetensors", "--out", tmp_path / "one", *common, "--quality", "draft")
     work("reconstruct", clips / "c.flac", "--out", tmp_path / "c.wav", *common, "--quality", "draft")
     assert (tmp_path / "one" / "c.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
-    # A dataset keeps half precision: what comes of it is all but the same.
-    whole, half = Audio.load(tmp_path / "c.wav").waveform, Audio.load(out / "c.wav").waveform
-    assert float((whole - half).square().mean() / whole.square().mean()) < 1e-3
+    # A dataset keeps half precision: what comes of it has all but the same spectrum; phases are made up.
+    whole, half = (stft_magnitude(Audio.load(path).waveform) for path in (tmp_path / "c.wav", out / "c.wav"))
+    assert float((whole - half).norm() / whole.norm()) < 0.1
     words = ("decode", dataset, "--where", "[ab].wav", "--where", "d.wav", "--out", tmp_path / "part", *common)
     assert work(*words, "--quality", "draft") == f"wrote {tmp_path}/part: 3 recordings"
     assert names(tmp_path / "part") == ["a.wav", "b.wav", "d.wav"]
@@ -744,7 +745,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "quick.toml"
     path.write_text(
         "[spectrogram]\nn_bands = 64\n"
-        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nbottleneck_width = 16\n"
+        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nbottleneck_width = 16\nbottleneck_stride = 1\n"
         "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
         "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
         "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"
