@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from audiovae.errors import InputError
 from audiovae.level import LevelMeter
 from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, sources_of, top_folder
 from audiovae.training.older_caches import Files, files_of, older_caches
+from audiovae.training.splits import with_splits
 
 CACHE_FORMAT = 3
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
@@ -41,7 +42,6 @@ SILENT_BELOW_DB = -80.0
 PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = "partial-", 3600
 """Of folders with unfinished caches. One that lives is written to every few seconds."""
 logger = logging.getLogger(__name__)
-SPLITS = ("train", "valid", "test")
 OnProgress = Callable[[int, int], None]
 """Called with the files that are done, and how many there are."""
 
@@ -83,7 +83,7 @@ def open_cache(
         audio, decoded, skipped = _decoded_once(folder, cache_folder, config, progress)
     files = len(decoded) + len(skipped)
     # What follows depends on more settings than the decoded audio does, so it is not part of the cache.
-    sources = _with_splits([one for one in decoded if one.samples >= segment_samples(config)], config.data)
+    sources = with_splits([one for one in decoded if one.samples >= segment_samples(config)], config.data)
     too_short = f"shorter than a segment ({segment_samples(config) / config.spectrogram.sample_rate:.1f} s)"
     skipped += [Skipped(one.path, too_short) for one in decoded if one.samples < segment_samples(config)]
     if not any(source.split == "train" for source in sources):
@@ -219,24 +219,6 @@ def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
     scale = max(1.0, *(float(np.abs(block).max()) for block in blocks))
     samples = np.concatenate([(block / np.float32(scale) * 32767).round().astype("<i2") for block in blocks])
     return samples, meter.level_db - 20 * float(np.log10(scale))
-
-
-def _with_splits(sources: list[Source], data: DataConfig) -> tuple[Source, ...]:
-    """A folder named train, valid or test in the path says which; without a valid one, a hash of the path does.
-
-    A hash stays what it is when files are added. Where it would leave nothing to train on, nothing is held out.
-    """
-    folders = [next((part for part in Path(one.path).parts[:-1] if part in SPLITS), "train") for one in sources]
-    if "valid" not in folders:
-        hashed = [_share_of(one.path) < data.validation_share for one in sources]
-        held_out = ["valid" if out and name == "train" else name for out, name in zip(hashed, folders, strict=True)]
-        folders = held_out if "train" in held_out else folders
-    return tuple(replace(source, split=name) for source, name in zip(sources, folders, strict=True))
-
-
-def _share_of(path: str) -> float:
-    """A number from 0 to 1 that looks random and belongs to the path."""
-    return int(hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:8], 16) / 0xFFFFFFFF
 
 
 def segment_samples(config: Config, latent_frames: int | None = None) -> int:
