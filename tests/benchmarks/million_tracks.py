@@ -23,6 +23,7 @@ from document import table, write_block
 from encoding import EXAMPLES, WARM_UP, many_files, whole
 
 import audiovae
+from audiovae.config import Config
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.resume import make_plan
 from audiovae.encoding.writer import SHARD_BYTES, ShardWriter
@@ -30,8 +31,13 @@ from audiovae.latent_dataset.schema import DatasetSettings, Row
 from audiovae.latent_dataset.shards import row_bytes
 from audiovae.latent_dataset.torch_dataset import LatentDataset
 
-SETTINGS = DatasetSettings(checkpoint="0123456789abcdef", sample_rate=44_100, latent_hop_length=4096)
-TRACK_SECONDS, LATENT_CHANNELS = 240, 64
+CONFIG = Config()
+SETTINGS = DatasetSettings(
+    checkpoint="0123456789abcdef",
+    sample_rate=CONFIG.spectrogram.sample_rate,
+    latent_hop_length=CONFIG.latent_hop_length,
+)
+TRACK_SECONDS, LATENT_CHANNELS = 240, CONFIG.model.latent_channels
 WRITTEN_BYTES = 2 << 30
 FOLDER_FILES = 1000
 Step = Callable[[Path], int]
