@@ -37,7 +37,7 @@ class Aligned:
     """At ``sample_rate``."""
 
 
-def align(
+def to_one_time_axis(
     latents: Sequence[Latents], weights: Sequence[Number], *, fit: Fit = "stretch", config: Config = DEFAULT_CONFIG
 ) -> Aligned:
     """Brings recordings to the same channels and latent frames.

@@ -134,7 +134,17 @@ class Codec:
 
     def spectrogram_of(self, latents: Latents) -> Float[Tensor, "channels n_bands frames"]:
         """The decoder's spectrogram of a recording, at the level that the model works at; for pictures and measures."""
-        return torch.cat(list(self._spectrogram_chunks(latents.mean)), dim=-1).cpu()
+        return torch.cat(list(self.spectrogram_chunks(latents.mean)), dim=-1).cpu()
+
+    def spectrogram_chunks(
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"], size: int = CHUNK_LATENT_FRAMES
+    ) -> Iterator[Float[Tensor, "channels n_bands frames"]]:
+        """The same in pieces of ``size`` latent frames, on the codec's device."""
+        model, stride = self.checkpoint.model, self.config.model.time_stride
+        for first, last, keep in chunks(mean.shape[-1], size, model.context_latent_frames):
+            with torch.inference_mode():
+                spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
+            yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
 
     def _check(self, latents: Latents) -> None:
         """Raises InputError, which names the latents, unless this model made them and can decode them."""
@@ -152,15 +162,6 @@ class Codec:
                 f"but there are {latents.latent_frames}"
             )
 
-    def _spectrogram_chunks(
-        self, mean: Float[Tensor, "channels latent_channels latent_frames"], size: int = CHUNK_LATENT_FRAMES
-    ) -> Iterator[Float[Tensor, "channels n_bands frames"]]:
-        model, stride = self.checkpoint.model, self.config.model.time_stride
-        for first, last, keep in chunks(mean.shape[-1], size, model.context_latent_frames):
-            with torch.inference_mode():
-                spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
-            yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
-
     def _decoded(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int
     ) -> tuple[Iterator[Float[Tensor, "channels bins frames"]], float]:
@@ -170,11 +171,11 @@ class Codec:
         decoded from end to end before the first block.
         """
         if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
-            kept = [self.spectrogram.magnitude(piece) for piece in self._spectrogram_chunks(mean)]
+            kept = [self.spectrogram.magnitude(piece) for piece in self.spectrogram_chunks(mean)]
             return iter(kept), level_db_of(kept, self.config.model.stage_stride)
         size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // self.config.model.time_stride)))
         level_db = estimated_level_db(mean, self.checkpoint.model, self.spectrogram)
-        return map(self.spectrogram.magnitude, self._spectrogram_chunks(mean, size)), level_db
+        return map(self.spectrogram.magnitude, self.spectrogram_chunks(mean, size)), level_db
 
     def _waveform_blocks(
         self,

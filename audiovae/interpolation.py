@@ -1,5 +1,10 @@
-"""Paths between latents: straight and spherical, two ends or many, fixed or moving in time."""
+"""Paths between latents: straight and spherical, two ends or many, fixed or moving in time.
 
+What lies between two tones is one tone of a pitch between, and not both: recordings are first transposed to the pitch
+between them (``pitch_alignment``), frame by frame, and then mixed. That needs the model which made the latents.
+"""
+
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,19 +19,22 @@ from audiovae.alignment import (
     DEFAULT_CONFIG,
     Fit,
     Number,
-    align,
     check_matching,
     level_over_time_db,
     match_channels,
     mix_level_db,
     nearest_samples,
+    to_one_time_axis,
 )
+from audiovae.codec import Codec, load
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.latents import Latents
+from audiovae.mixing import PathShape, between, mix
+from audiovae.pitch_alignment import to_common_pitch
 
-PathShape = Literal["linear", "spherical"]
-"""linear: the straight line; spherical: along the great circle, which keeps the latents' length."""
+Align = Literal["pitch", "none"]
+"""pitch: tones glide, transposed to the pitch between; none: latents are mixed as they are, and tones crossfade."""
 
 
 def interpolate(
@@ -36,15 +44,17 @@ def interpolate(
     weight: Number = 0.5,
     path: PathShape = "linear",
     fit: Fit = "stretch",
-    config: Config = DEFAULT_CONFIG,
+    align: Align = "pitch",
+    codec: Codec | None = None,
 ) -> Latents:
     """The sound at ``weight`` between two: 0 has exactly ``a``'s latents, 1 exactly ``b``'s.
 
-    Weights outside 0 to 1 extrapolate the latents (not length and level). ``config`` is that of the model which
-    made them. Raises InputError for recordings of different models and for what else can't be mixed.
+    Weights outside 0 to 1 extrapolate latents and pitch (not length and level). ``codec`` is the model which made
+    them, the bundled one unless it is given. Raises InputError for recordings of different models and for what else
+    can't be mixed.
     """
-    mixed = blend([a, b], [1.0 - weight, weight], path=path, fit=fit, config=config)
-    return replace(mixed, source=f"interpolate({a.source}, {b.source}, weight={weight:g}{_options(path, fit)})")
+    mixed = blend([a, b], [1.0 - weight, weight], path=path, fit=fit, align=align, codec=codec)
+    return replace(mixed, source=f"interpolate({a.source}, {b.source}, weight={weight:g}{_options(path, fit, align)})")
 
 
 def blend(
@@ -53,7 +63,8 @@ def blend(
     *,
     path: PathShape = "linear",
     fit: Fit = "stretch",
-    config: Config = DEFAULT_CONFIG,
+    align: Align = "pitch",
+    codec: Codec | None = None,
 ) -> Latents:
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
@@ -61,12 +72,16 @@ def blend(
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     shares = _normalised(weights, len(latents))
-    aligned = align(latents, shares, fit=fit, config=config)
+    codec = _codec_of(latents, codec, align)
+    aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
+    means = aligned.means
+    if codec and align == "pitch":
+        means = to_common_pitch(codec, means, torch.tensor(shares)[:, None].expand(-1, means.shape[-1]))
     made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
     return Latents(
-        mean=_mix(aligned.means, shares, path),
+        mean=mix(means, shares, path),
         logvar=None,
-        source=f"blend({made_of}{_options(path, fit)})",
+        source=f"blend({made_of}{_options(path, fit, align)})",
         sample_rate=aligned.sample_rate,
         samples=aligned.samples,
         level_db=mix_level_db([one.level_db for one in latents], shares),
@@ -140,7 +155,8 @@ def interpolate_curve(
     *,
     path: PathShape = "linear",
     fit: Fit = "stretch",
-    config: Config = DEFAULT_CONFIG,
+    align: Align = "pitch",
+    codec: Codec | None = None,
 ) -> Latents:
     """One sound that moves between two in time; a constant curve gives what ``interpolate`` gives.
 
@@ -150,13 +166,17 @@ def interpolate_curve(
     """
     mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
     shares = [1.0 - mean_weight, mean_weight]
-    aligned = align([a, b], shares, fit=fit, config=config)
-    positions = torch.linspace(0, 1, aligned.means.shape[-1], dtype=torch.float64)
+    codec = _codec_of([a, b], codec, align)
+    aligned = to_one_time_axis([a, b], shares, fit=fit, config=_config_of(codec))
+    means = aligned.means
+    positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
     weights = curve.weights_at(positions, duration_seconds=aligned.samples / aligned.sample_rate)
+    if codec and align == "pitch":
+        means = to_common_pitch(codec, means, torch.stack([1 - weights, weights]))
     return Latents(
-        mean=_between(aligned.means[0], aligned.means[1], weights, path),
+        mean=between(means[0], means[1], weights, path),
         logvar=None,
-        source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, fit)})",
+        source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, fit, align)})",
         sample_rate=aligned.sample_rate,
         samples=aligned.samples,
         level_db=level_over_time_db([a.level_db, b.level_db], shares),
@@ -195,92 +215,6 @@ def steps(count: int) -> list[float]:
     return [index / (count - 1) for index in range(count)]
 
 
-def lerp(
-    a: Float[Tensor, "*batch latent_channels latent_frames"],
-    b: Float[Tensor, "*batch latent_channels latent_frames"],
-    weight: Number | Float[Tensor, " latent_frames"],
-) -> Float[Tensor, "*batch latent_channels latent_frames"]:
-    """The straight line from ``a`` (weight 0, bit for bit) to ``b`` (weight 1), one weight or one for each frame."""
-    weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device)
-    return _exact_ends(a, b, weight, torch.lerp(a, b, weight))
-
-
-def slerp(
-    a: Float[Tensor, "*batch latent_channels latent_frames"],
-    b: Float[Tensor, "*batch latent_channels latent_frames"],
-    weight: Number | Float[Tensor, " latent_frames"],
-) -> Float[Tensor, "*batch latent_channels latent_frames"]:
-    """The great circle from ``a`` to ``b``, frame by frame (Shoemake, 1985, Animating rotation with quaternions).
-
-    For unit vectors u, v at angle w: sin((1 - t) w) / sin(w) u + sin(t w) / sin(w) v, times the norm, which runs
-    straight from |a| to |b| and never below 0. Frames without a direction between them (parallel, opposite, zero
-    or NaN) take the straight line. Ends and weights as for ``lerp``.
-    """
-    t = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
-    norm_a, u = _norm_and_direction(a)
-    norm_b, v = _norm_and_direction(b)
-    # Kahan's angle: exact near 0 and pi, where acos of the cosine is not.
-    angle = 2 * torch.atan2((u - v).norm(dim=-2, keepdim=True), (u + v).norm(dim=-2, keepdim=True))
-    sine = angle.sin()
-    direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / sine
-    norm = torch.lerp(norm_a, norm_b, t).clamp_min(0)
-    usable = (sine > 1e-4) & (norm_a > 0) & (norm_b > 0)
-    curved = torch.where(usable, norm * direction, lerp(a, b, weight).double()).to(a.dtype)
-    return _exact_ends(a, b, t, curved)
-
-
-def spherical_mean(
-    points: Float[Tensor, "recordings *batch latent_channels latent_frames"], shares: Sequence[Number]
-) -> Float[Tensor, "*batch latent_channels latent_frames"]:
-    """The mean on the sphere, frame by frame, by shares that sum to 1; of two points it is their ``slerp``.
-
-    It is the direction m whose great-circle steps to all points balance, found by walking along their mean, as in
-    Buss & Fillmore (2001), Spherical averages and applications to spherical splines; times the mean norm. Frames
-    without such a direction (zero, NaN or opposite points) take the straight mean.
-    """
-    share = torch.tensor(shares, dtype=torch.float64, device=points.device).view(-1, *[1] * (points.ndim - 1))
-    norms, directions = _norm_and_direction(points)
-    resultant = (share * directions).sum(0)
-    middle = resultant / resultant.norm(dim=-2, keepdim=True)
-    for _ in range(40):  # of 16 points at right angles, each step leaves two thirds of the error
-        cosine = (directions * middle).sum(-2, keepdim=True)
-        away = directions - cosine * middle
-        sine = away.norm(dim=-2, keepdim=True)
-        step = (share * away * torch.atan2(sine, cosine) / sine.clamp_min(1e-12)).sum(0)
-        length = step.norm(dim=-2, keepdim=True)
-        middle = length.cos() * middle + torch.sinc(length / math.pi) * step
-    usable = (resultant.norm(dim=-2, keepdim=True) > 1e-4) & (norms > 0).all(0)
-    mean_norm = (share * norms).sum(0).clamp_min(0)
-    return torch.where(usable, mean_norm * middle, (share * points).sum(0)).to(points.dtype)
-
-
-def _norm_and_direction(x: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-    x = x.double()
-    norm = x.norm(dim=-2, keepdim=True)
-    return norm, x / norm.clamp_min(1e-300)
-
-
-def _exact_ends(a: Tensor, b: Tensor, weight: Tensor, between: Tensor) -> Tensor:
-    return torch.where(weight == 0, a, torch.where(weight == 1, b, between))
-
-
-def _between(a: Tensor, b: Tensor, weight: Number | Tensor, path: PathShape) -> Tensor:
-    return (slerp if path == "spherical" else lerp)(a, b, weight)
-
-
-def _mix(
-    means: Float[Tensor, "recordings channels latent_channels latent_frames"], shares: Sequence[Number], path: PathShape
-) -> Float[Tensor, "channels latent_channels latent_frames"]:
-    used = [index for index, share in enumerate(shares) if share != 0]
-    if len(used) == 1:
-        return means[used[0]].clone()
-    if len(used) == 2:
-        return _between(means[used[0]], means[used[1]], shares[used[1]], path)
-    if path == "spherical":
-        return spherical_mean(means[used], [shares[index] for index in used])
-    return torch.tensordot(torch.tensor(shares, dtype=means.dtype, device=means.device), means, dims=1)
-
-
 def _normalised(weights: Sequence[Number], count: int) -> list[float]:
     text = ", ".join(f"{weight:g}" for weight in weights)
     if len(weights) != count:
@@ -291,6 +225,30 @@ def _normalised(weights: Sequence[Number], count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _options(path: PathShape, fit: Fit) -> str:
+def _options(path: PathShape, fit: Fit, align: Align) -> str:
     """What differs from the usual, for the provenance."""
-    return f"{f', path={path}' if path != 'linear' else ''}{f', fit={fit}' if fit != 'stretch' else ''}"
+    chosen = {"path": (path, "linear"), "fit": (fit, "stretch"), "align": (align, "pitch")}
+    return "".join(f", {name}={value}" for name, (value, usual) in chosen.items() if value != usual)
+
+
+def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> Codec | None:
+    """The model which made the latents, as far as it is needed. Raises InputError if it is another one."""
+    if codec is None and align == "pitch":
+        codec = _bundled()
+    for one in latents:
+        if codec and one.checkpoint != codec.fingerprint:
+            raise InputError(
+                f"{one.source or 'latents'}: encoded by checkpoint {one.checkpoint}, but the model given, or else the "
+                f"bundled one, is {codec.fingerprint} ({codec.checkpoint.source})"
+            )
+    return codec
+
+
+def _config_of(codec: Codec | None) -> Config:
+    return codec.config if codec else DEFAULT_CONFIG
+
+
+@functools.cache
+def _bundled() -> Codec:
+    """Loaded once, when it is first needed."""
+    return load()

@@ -21,7 +21,7 @@ def main() -> None:
     clips = [audiovae.Audio.load(EXAMPLES / name) for name in ("music_box.flac", "piano_bach.flac")]
     a, b = (codec.encode(clip) for clip in clips)
     weights = [step / (STEPS - 1) for step in range(STEPS)]
-    steps = [audiovae.interpolate(a, b, weight=weight, config=codec.config) for weight in weights]
+    steps = [audiovae.interpolate(a, b, weight=weight, codec=codec) for weight in weights]
     for weight, latents in zip(weights, steps, strict=True):
         codec.decode(latents).save(arguments.out / f"{weight:.3f}.wav", force=True)
 

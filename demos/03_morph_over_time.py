@@ -22,7 +22,7 @@ def main() -> None:
     concerto = codec.encode(EXAMPLES / "concerto_bach.flac")
     # The orchestra alone for the first fifth, the concerto alone for the last.
     curve = Curve.parse("0.2:0,0.8:1")
-    morph = interpolate_curve(orchestra, concerto, curve, config=codec.config)
+    morph = interpolate_curve(orchestra, concerto, curve, codec=codec)
     codec.decode(morph).save(arguments.out / "morph.wav", force=True)
     path_picture(
         [codec.spectrogram_of(latents)[0] for latents in (orchestra, morph, concerto)],

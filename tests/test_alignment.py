@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from audiovae.alignment import align, level_over_time_db, match_channels, mix_level_db, nearest_samples, stretch
+from audiovae.alignment import (
+    level_over_time_db,
+    match_channels,
+    mix_level_db,
+    nearest_samples,
+    stretch,
+    to_one_time_axis,
+)
 from audiovae.config import Config, ModelConfig
 from audiovae.errors import InputError
 from audiovae.latents import Latents, count_latent_frames
@@ -35,22 +42,22 @@ def test_nearest_samples_keeps_the_latent_frames(sample_rate):
 def test_stretch_leaves_the_recording_with_all_the_weight_untouched():
     a, b = recording(18000), recording(60000, seed=1)
     for weights, end in (([1.0, 0.0], 0), ([0.0, 1.0], 1)):
-        aligned = align([a, b], weights)
+        aligned = to_one_time_axis([a, b], weights)
         assert torch.equal(aligned.means[end], (a, b)[end].mean)
         assert aligned.samples == (a, b)[end].samples
 
 
 def test_stretch_has_the_length_between():
     a, b = recording(10000), recording(30000, seed=1)
-    aligned = align([a, b], [0.25, 0.75])
+    aligned = to_one_time_axis([a, b], [0.25, 0.75])
     assert aligned.samples == 25000
     assert aligned.means.shape == (2, 1, 4, 1 + 25000 // 8192)
 
 
 def test_stretch_length_stays_in_range_when_extrapolating():
     a, b = recording(10000), recording(30000, seed=1)
-    assert align([a, b], [-1.0, 2.0]).samples == 30000
-    assert align([a, b], [3.0, -2.0]).samples == 10000
+    assert to_one_time_axis([a, b], [-1.0, 2.0]).samples == 30000
+    assert to_one_time_axis([a, b], [3.0, -2.0]).samples == 10000
 
 
 def test_stretch_keeps_a_ramp_a_ramp():
@@ -73,7 +80,7 @@ def test_stretch_puts_an_event_where_it_belongs_in_time():
 def test_loop_repeats_whole_frames_up_to_the_longest():
     a, b = recording(3 * 8192 + 7), recording(8 * 8192 + 100, seed=1)
     for weights in ([1.0, 0.0], [0.5, 0.5]):
-        aligned = align([a, b], weights, fit="loop")
+        aligned = to_one_time_axis([a, b], weights, fit="loop")
         assert aligned.samples == b.samples
         assert torch.equal(aligned.means[1], b.mean)
         assert torch.equal(aligned.means[0], a.mean[..., [0, 1, 2, 0, 1, 2, 0, 1, 2]])
@@ -81,12 +88,12 @@ def test_loop_repeats_whole_frames_up_to_the_longest():
 
 def test_loop_of_less_than_one_whole_frame_repeats_what_there_is():
     a, b = recording(100), recording(3 * 8192, seed=1)
-    assert torch.equal(align([a, b], [0.5, 0.5], fit="loop").means[0], a.mean.expand(-1, -1, 4))
+    assert torch.equal(to_one_time_axis([a, b], [0.5, 0.5], fit="loop").means[0], a.mean.expand(-1, -1, 4))
 
 
 def test_trim_cuts_to_the_shortest():
     a, b = recording(18000), recording(60000, seed=1)
-    aligned = align([a, b], [0.2, 0.8], fit="trim")
+    aligned = to_one_time_axis([a, b], [0.2, 0.8], fit="trim")
     assert aligned.samples == 18000
     assert torch.equal(aligned.means[0], a.mean)
     assert torch.equal(aligned.means[1], b.mean[..., :3])
@@ -101,7 +108,7 @@ def test_mixed_rates_take_the_highest_and_obey_the_frame_rule(fit, weight):
             # lengths at the edge of a frame, where rounding between rates could cross it
             a = recording(hop * 8192 * sample_rate // 44100, sample_rate=sample_rate)
             b = recording(44100, sample_rate=other, seed=1)
-            aligned = align([a, b], [1 - weight, weight], fit=fit)
+            aligned = to_one_time_axis([a, b], [1 - weight, weight], fit=fit)
             assert aligned.sample_rate == other
             assert count_latent_frames(aligned.samples, other, CONFIG) == aligned.means.shape[-1]
             if fit == "stretch" and weight == 0.0:
@@ -111,8 +118,8 @@ def test_mixed_rates_take_the_highest_and_obey_the_frame_rule(fit, weight):
 
 def test_recordings_of_no_samples_can_be_mixed():
     empty = recording(0)
-    assert align([empty, empty], [0.5, 0.5]).samples == 0
-    assert align([empty, recording(20000, seed=1)], [0.5, 0.5]).samples == 10000
+    assert to_one_time_axis([empty, empty], [0.5, 0.5]).samples == 0
+    assert to_one_time_axis([empty, recording(20000, seed=1)], [0.5, 0.5]).samples == 10000
 
 
 def test_mono_is_doubled_for_stereo():
@@ -124,7 +131,7 @@ def test_mono_is_doubled_for_stereo():
 
 def test_half_precision_latents_are_mixed_in_single():
     half = recording(mean=torch.ones(1, 4, 3, dtype=torch.float16))
-    assert align([half, recording()], [0.5, 0.5]).means.dtype == torch.float32
+    assert to_one_time_axis([half, recording()], [0.5, 0.5]).means.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -141,19 +148,19 @@ def test_half_precision_latents_are_mixed_in_single():
 )
 def test_recordings_that_do_not_go_together_are_refused(other, message):
     with pytest.raises(InputError, match=message):
-        align([recording(channels=2), recording(source="b.wav", seed=1, **other)], [0.5, 0.5])
+        to_one_time_axis([recording(channels=2), recording(source="b.wav", seed=1, **other)], [0.5, 0.5])
 
 
 def test_no_recordings_are_refused():
     with pytest.raises(InputError, match="latents: none given"):
-        align([], [])
+        to_one_time_axis([], [])
 
 
 def test_the_config_of_another_model_is_found_out():
     with pytest.raises(InputError, match="3 latent frames don't go with 18000 samples at 44100 Hz and a hop of 4096"):
-        align([recording()], [1.0], config=Config(model=SHORT_MODEL))
+        to_one_time_axis([recording()], [1.0], config=Config(model=SHORT_MODEL))
     double = recording(mean=torch.zeros(1, 4, 5))
-    assert align([double], [1.0], config=Config(model=SHORT_MODEL)).means.shape[-1] == 5
+    assert to_one_time_axis([double], [1.0], config=Config(model=SHORT_MODEL)).means.shape[-1] == 5
 
 
 @pytest.mark.parametrize(

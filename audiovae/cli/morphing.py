@@ -37,6 +37,9 @@ def interpolate(
     ] = None,
     path: Annotated[options.PathShape, typer.Option(help="Shape of the way through the latents.")] = "linear",
     fit: Annotated[options.Fit, typer.Option(help="How clips of different lengths are matched.")] = "stretch",
+    align: Annotated[
+        options.Align, typer.Option(help="pitch: tones glide from one pitch to the other; none: they crossfade.")
+    ] = "pitch",
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",
@@ -64,8 +67,9 @@ def interpolate(
 
         codec = load(checkpoint, device=device)
         inputs = [codec.encode(clip) for clip in clips]
-        sounds = _sounds(codec, inputs, files, weight, curve, path=path, fit=fit)
-        facts = {"path": path, "fit": fit, "quality": quality, "format": format}
+        how = {"path": path, "fit": fit, "align": align}
+        sounds = _sounds(codec, inputs, files, weight, curve, how=how)
+        facts = how | {"quality": quality, "format": format}
         facts = _write(codec, inputs, sounds, folder, settings=facts, joined=joined, report=report)
     say_gains(report, facts["files"])
     shown = ", ".join([names(files), *joined, "path.png", "path.json"])
@@ -112,19 +116,18 @@ def _sounds(
     weights: list[float] | None,
     curve: str | None,
     *,
-    path: options.PathShape,
-    fit: options.Fit,
+    how: dict[str, Any],
 ) -> list["Sound"]:
-    """The sounds in the order of their file names."""
+    """The sounds in the order of their file names; ``how`` holds the options of ``interpolation``."""
     from audiovae.cli.sound_folder import Sound
     from audiovae.interpolation import Curve, blend, interpolate_curve
 
     if curve is not None:
-        moved = interpolate_curve(inputs[0], inputs[1], Curve.parse(curve), path=path, fit=fit, config=codec.config)
+        moved = interpolate_curve(inputs[0], inputs[1], Curve.parse(curve), codec=codec, **how)
         return [Sound(files[0], moved, label=curve, facts={"curve": curve})]
     sounds = []
     for name, shares in zip(files, _shares(len(inputs), len(files), weights), strict=True):
-        latents = blend(inputs, shares, path=path, fit=fit, config=codec.config)
+        latents = blend(inputs, shares, codec=codec, **how)
         facts: dict[str, Any] = {"weights": shares}
         if len(inputs) == 2:
             facts = {"weight": shares[1]} | facts

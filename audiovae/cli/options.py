@@ -11,6 +11,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Quality = Literal["draft", "standard", "best"]
 PathShape = Literal["linear", "spherical"]
 Fit = Literal["stretch", "loop", "trim"]
+Align = Literal["pitch", "none"]
 Format = Literal["wav", "flac", "ogg", "mp3"]
 
 

@@ -1,5 +1,6 @@
 """Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +13,7 @@ from audiovae.codec import Codec
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.morphing import (
     SoundPath,
+    by_way_of,
     crossfade_residual,
     db_average,
     db_residual,
@@ -20,13 +22,16 @@ from audiovae.evaluation.morphing import (
     hard_switch,
     second_pitch_salience,
     step_variation,
+    transport,
     truth_relative_error,
 )
 from audiovae.evaluation.summary import Summary, summarise
-from audiovae.evaluation.tones import tone_pairs
-from audiovae.interpolation import interpolate
+from audiovae.evaluation.tones import THIRD_TONE, tone_pairs
+from audiovae.interpolation import Align, interpolate
+from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
 from audiovae.level import level_db
+from audiovae.transposition import transpose
 
 STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
@@ -34,7 +39,11 @@ TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
 CLIP_PAIRS = 24
 """Neighbours in the list of clips, at most; the last with the first."""
-TRUTH, MIX, DB_AVERAGE, SWITCH = "truth", "waveform mix", "dB average", "hard switch"
+TRANSPOSED_CLIPS, TRANSPOSED_SECONDS = 6, 4.0
+"""Clips that are compared with themselves transposed, and how much of each."""
+TRANSPOSITIONS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0)
+"""Semitones, clip by clip."""
+TRUTH, STRAIGHT = "truth", "straight line"
 
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
@@ -49,10 +58,28 @@ def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: 
         truth = _magnitudes(torch.cat(sounds), codec)
         for name, path in _controls(sounds, truth, codec).items():
             found.setdefault(name, []).append(_against_truth(path, truth, codec))
-        for name, one in codecs.items():
-            latents = [one.encode(Audio(sounds[step], _rate(codec), source=f"tone {step}")) for step in (0, -1)]
-            path, cycle = latent_path(one, latents[0], latents[1])
-            found.setdefault(name, []).append(_against_truth(path, truth, one) | {"cycle": cycle})
+        _add_models(found, codecs, sounds, truth)
+        advance()
+    return _summaries(found)
+
+
+def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], *, advance: Callable[[], None]) -> Rows:
+    """Models and controls on the way from clips, as ``load_clip`` gives them, to the same clips transposed.
+
+    A phase vocoder (librosa's) transposes them, and so makes the true in-betweens of real music.
+    """
+    from librosa.effects import pitch_shift
+
+    found: dict[str, list[dict[str, float]]] = {}
+    codec = next(iter(codecs.values()))
+    for clip, semitones in zip(clips, itertools.cycle(TRANSPOSITIONS), strict=False):
+        waveform = clip.waveform[0, : round(TRANSPOSED_SECONDS * _rate(codec))].numpy()
+        shifted = [pitch_shift(waveform, sr=_rate(codec), n_steps=weight * semitones) for weight in WEIGHTS]
+        sounds = [_levelled(torch.from_numpy(one)[None], codec) for one in shifted]
+        truth = _magnitudes(torch.cat(sounds), codec)
+        for name, path in _controls(sounds, truth, codec).items():
+            found.setdefault(name, []).append(_against_truth(path, truth, codec))
+        _add_models(found, codecs, sounds, truth)
         advance()
     return _summaries(found)
 
@@ -64,10 +91,29 @@ def clip_in_betweens(
     found: dict[str, list[dict[str, float]]] = {}
     for name, codec in codecs.items():
         for first, last in neighbours(clips[name]):
-            path, cycle = latent_path(codec, first, last)
-            found.setdefault(name, []).append(_blind(path, codec) | {"cycle": cycle})
+            for way, align in ways_of(name):
+                path, cycle = latent_path(codec, first, last, align=align)
+                found.setdefault(way, []).append(_blind(path, codec) | {"cycle": cycle})
         advance()
     return _summaries(found)
+
+
+def ways_of(name: str) -> list[tuple[str, Align]]:
+    """A model's paths by their names in the tables: as ``interpolate`` makes them, and without matching pitches."""
+    return [(name, "pitch"), (f"{name}, {STRAIGHT}", "none")]
+
+
+def _add_models(
+    found: dict[str, list[dict[str, float]]],
+    codecs: Mapping[str, Codec],
+    sounds: list[Float[Tensor, "1 samples"]],
+    truth: SoundPath,
+) -> None:
+    for name, codec in codecs.items():
+        first, last = (codec.encode(Audio(sounds[step], _rate(codec), source=f"sound {step}")) for step in (0, -1))
+        for way, align in ways_of(name):
+            path, cycle = latent_path(codec, first, last, align=align)
+            found.setdefault(way, []).append(_against_truth(path, truth, codec) | {"cycle": cycle})
 
 
 def neighbours(latents: Sequence[Latents]) -> list[tuple[Latents, Latents]]:
@@ -78,13 +124,13 @@ def neighbours(latents: Sequence[Latents]) -> list[tuple[Latents, Latents]]:
     return pairs[: 1 if len(latents) == 2 else CLIP_PAIRS]
 
 
-def latent_path(codec: Codec, first: Latents, last: Latents) -> tuple[SoundPath, float]:
-    """Magnitudes of what the decoder makes along the straight line, and the cycle error of its middle.
+def latent_path(codec: Codec, first: Latents, last: Latents, *, align: Align) -> tuple[SoundPath, float]:
+    """Magnitudes of what the decoder makes along the way from one to the other, and the cycle error of its middle.
 
     That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
     (0), or as something else: a place that the encoder doesn't know.
     """
-    between = [interpolate(first, last, weight=weight, fit="trim", config=codec.config) for weight in WEIGHTS]
+    between = [interpolate(first, last, weight=weight, fit="trim", align=align, codec=codec) for weight in WEIGHTS]
     spectrograms = torch.cat([codec.spectrogram_of(latents) for latents in between])
     middle = STEPS // 2
     with torch.inference_mode():
@@ -118,12 +164,31 @@ def _blind(path: SoundPath, codec: Codec) -> dict[str, float]:
 
 def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec: Codec) -> dict[str, SoundPath]:
     mixes = torch.cat([torch.lerp(sounds[0], sounds[-1], weight) for weight in WEIGHTS])
+    third = _magnitudes(_levelled(THIRD_TONE.waveform(_rate(codec), samples=sounds[0].shape[1]), codec), codec)[0]
+    ends = truth[0], truth[-1]
     return {
         TRUTH: truth,
-        MIX: _magnitudes(mixes, codec),
-        DB_AVERAGE: torch.stack([db_average(truth[0], truth[-1], weight) for weight in WEIGHTS]),
-        SWITCH: torch.stack([hard_switch(truth[0], truth[-1], weight) for weight in WEIGHTS]),
+        "waveform mix": _magnitudes(mixes, codec),
+        "dB average": torch.stack([db_average(*ends, weight) for weight in WEIGHTS]),
+        "hard switch": torch.stack([hard_switch(*ends, weight) for weight in WEIGHTS]),
+        "transport, frame by frame": torch.stack([transport(*ends, weight) for weight in WEIGHTS]),
+        "by way of a third sound": torch.stack([by_way_of(third, *ends, weight) for weight in WEIGHTS]),
+        "aligned bands, no model": _aligned_bands(sounds[0], sounds[-1], codec),
     }
+
+
+def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> SoundPath:
+    """What aligning the pitch does alone: true log bands, transposed to the pitch between, averaged, inverted."""
+    first, last = (codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b))
+    config = codec.config.spectrogram
+    interval = best_intervals(*matches(first, last, config))
+    between = [
+        torch.lerp(
+            transpose(first, weight * interval, config), transpose(last, (weight - 1) * interval, config), weight
+        )
+        for weight in WEIGHTS
+    ]
+    return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
 
 
 def _magnitudes(waveforms: Float[Tensor, "steps samples"], codec: Codec) -> SoundPath:

@@ -16,6 +16,7 @@ Sound = Float[Tensor, "bins frames"]
 
 HARMONICS, CANCELLED_BINS = 20, 3
 """Harmonics that make a pitch salient; bins on either side of each that are cancelled with it."""
+TRANSPORT_QUANTILES = 4000
 COMPRESSION = 0.67
 """Power that magnitudes are raised to, lest a formant outshouts the fundamental (Tolonen & Karjalainen, 2000)."""
 PITCH_RANGE_HZ = (80.0, 1000.0)
@@ -33,6 +34,30 @@ def db_average(a: Sound, b: Sound, weight: float) -> Sound:
 def hard_switch(a: Sound, b: Sound, weight: float) -> Sound:
     """One end up to the middle, then the other."""
     return a if weight < 0.5 else b
+
+
+def by_way_of(third: Sound, a: Sound, b: Sound, weight: float) -> Sound:
+    """A detour: from ``a`` to an unrelated sound and from there to ``b``, in dB; smooth, and between nothing."""
+    return db_average(a, third, 2 * weight) if weight < 0.5 else db_average(third, b, 2 * weight - 1)
+
+
+def transport(a: Sound, b: Sound, weight: float) -> Sound:
+    """Each frame's magnitudes moved along the frequency axis at least cost (Henderson & Solomon, 2019).
+
+    In one dimension that joins equal quantiles (McCann, 1997): the n-th thousandth of one spectrum's mass goes to the
+    n-th of the other's, whatever partials they belong to.
+    """
+    quantiles = (torch.arange(TRANSPORT_QUANTILES, dtype=torch.float64) + 0.5) / TRANSPORT_QUANTILES
+    places, masses = [], []
+    for sound in (a, b):
+        mass = sound.double().T + SILENT
+        masses.append(mass.sum(1))
+        running = mass.cumsum(1) / mass.sum(1, keepdim=True)
+        wanted = quantiles.expand(len(mass), -1).contiguous()
+        places.append(torch.searchsorted(running, wanted).clamp(max=len(sound) - 1).double())
+    place = torch.lerp(places[0], places[1], weight).round().long()
+    share = (torch.lerp(masses[0], masses[1], weight) / TRANSPORT_QUANTILES)[:, None].expand(place.shape)
+    return torch.zeros(len(place), len(a), dtype=torch.float64).scatter_add(1, place, share).T.to(a)
 
 
 def truth_relative_error(path: SoundPath, truth: SoundPath, sample_rate: int) -> float:

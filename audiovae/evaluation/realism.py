@@ -14,7 +14,7 @@ from torch import Tensor
 from audiovae.codec import Codec
 from audiovae.evaluation.frechet import frechet_distance, mfcc_features
 from audiovae.evaluation.in_betweens import neighbours
-from audiovae.interpolation import interpolate
+from audiovae.interpolation import Align, interpolate
 from audiovae.latents import Latents
 from audiovae.model.prior import Prior
 
@@ -30,19 +30,24 @@ def realism(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, of four kinds of sounds, as many seconds of each as there are clips.
+    """FD-MFCC to the real clips' features, of five kinds of sounds, as many seconds of each as there are clips.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
     kinds = {
         "reconstructions": clips,
-        "in-betweens": [interpolate(a, b, weight=0.5, fit="trim", config=codec.config) for a, b in neighbours(clips)],
+        "in-betweens": _in_betweens(codec, clips, "pitch"),
+        "in-betweens, straight line": _in_betweens(codec, clips, "none"),
         "prior samples": _samples(prior, clips),
         "N(0, I) samples": _samples(Prior.standard(codec.config.model.latent_channels), clips),
     }
     distances = {name: _distance(codec, sounds, real) for name, sounds in kinds.items()}
     advance()
     return distances
+
+
+def _in_betweens(codec: Codec, clips: Sequence[Latents], align: Align) -> list[Latents]:
+    return [interpolate(a, b, weight=0.5, fit="trim", align=align, codec=codec) for a, b in neighbours(clips)]
 
 
 def fit_prior(clips: Sequence[Latents]) -> Prior:

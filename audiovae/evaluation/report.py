@@ -38,7 +38,10 @@ _NOTES = {
     "In-betweens of tones, different pitch": "Synthetic tones whose true in-betweens are known. Truth-relative error: "
     "0 is the truth, 1 a crossfade in dB. A second pitch beside the first means that both ends are heard. Residuals: "
     "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
-    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again.",
+    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Straight line: "
+    "latents mixed "
+    "as they are, without matching pitches first. Aligned bands: matched pitches without any model.",
+    "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
     "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
     "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips, the same amount of each kind.",
@@ -68,7 +71,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     """Every number of the evaluation."""
     return {
         "reconstruction": _plain(evaluation.reconstruction),
-        "in_betweens": _plain(evaluation.tones | {"clips": evaluation.clip_pairs}),
+        "in_betweens": _plain(evaluation.tones | {"transposed": evaluation.transposed, "clips": evaluation.clip_pairs}),
         "fd_mfcc": evaluation.realism,
         "latent_use": {name: asdict(use) for name, use in evaluation.latent_use.items()},
         "clips": [
@@ -88,6 +91,7 @@ def page(evaluation: Evaluation) -> str:
         "Reconstruction": reconstruction_table(evaluation),
         "In-betweens of tones, different pitch": in_between_table(evaluation.tones["different pitch"]),
         "In-betweens of tones, same pitch": in_between_table(evaluation.tones["same pitch"]),
+        "In-betweens of clips and the same clips transposed": in_between_table(evaluation.transposed),
         "In-betweens of the clips": in_between_table(evaluation.clip_pairs),
         "Like real sounds?": realism_table(evaluation),
     }

@@ -10,9 +10,16 @@ import torch
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.baselines import pca_codec
-from audiovae.evaluation.clips import Clip
+from audiovae.evaluation.clips import Clip, load_clip
 from audiovae.evaluation.frechet import frechet_distance
-from audiovae.evaluation.in_betweens import TONE_PAIRS, Rows, clip_in_betweens, tone_in_betweens
+from audiovae.evaluation.in_betweens import (
+    TONE_PAIRS,
+    TRANSPOSED_CLIPS,
+    Rows,
+    clip_in_betweens,
+    tone_in_betweens,
+    transposed_in_betweens,
+)
 from audiovae.evaluation.latent_use import LatentUse, latent_use
 from audiovae.evaluation.musicnn import why_not_musicnn
 from audiovae.evaluation.perceptual import why_not_zimtohrli
@@ -46,7 +53,9 @@ class Evaluation:
     reconstruction: dict[str, Rows]
     """By group of clips."""
     tones: dict[str, Rows]
-    """In-betweens whose truth is known, of different and of the same pitch."""
+    """In-betweens of tones, whose truth is known, of different and of the same pitch."""
+    transposed: Rows
+    """In-betweens of clips and the same clips transposed, whose truth is known too."""
     clip_pairs: Rows
     """In-betweens of neighbouring clips."""
     realism: dict[str, dict[str, float]]
@@ -81,8 +90,8 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = len(clips) + 2 * TONE_PAIRS + 2 * len(models)
-    shown = {round(place) for place in torch.linspace(0, len(clips) - 1, min(SHOWN_CLIPS, len(clips))).tolist()}
+    total = len(clips) + 2 * TONE_PAIRS + min(TRANSPOSED_CLIPS, len(clips)) + 2 * len(models)
+    shown = set(_evenly(len(clips), SHOWN_CLIPS))
     records, failures = [], []
     progress(0, total)
     for index, clip in enumerate(clips):
@@ -102,6 +111,9 @@ def evaluate(
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
+    some = [records[place] for place in _evenly(len(records), TRANSPOSED_CLIPS)]
+    targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
+    transposed = transposed_in_betweens(models, targets, advance=advance)
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])
     priors = {name: fit_prior(latents[name]) if name == PCA else codec.prior for name, codec in models.items()}
@@ -112,6 +124,7 @@ def evaluate(
         failures=failures,
         reconstruction=_reconstruction(records),
         tones=tones,
+        transposed=transposed,
         clip_pairs=clip_in_betweens(models, latents, advance=advance),
         realism={
             name: realism(codec, priors[name], latents[name], real, advance=advance) for name, codec in models.items()
@@ -119,6 +132,11 @@ def evaluate(
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
         not_measured=_not_measured(),
     )
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Places of at most so many things of ``count``, spread over all of them."""
+    return torch.linspace(0, count - 1, min(most, count)).round().int().tolist()
 
 
 def _reconstruction(records: Sequence[Record]) -> dict[str, Rows]:

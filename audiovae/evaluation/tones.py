@@ -37,9 +37,10 @@ class Tone:
         names = [field.name for field in fields(self)]
         return Tone(*((1 - weight) * getattr(self, name) + weight * getattr(other, name) for name in names))
 
-    def waveform(self, sample_rate: int) -> Float[Tensor, "1 samples"]:
-        """Its sound, ``SECONDS`` long."""
-        seconds = torch.arange(round(SECONDS * sample_rate), dtype=torch.float64) / sample_rate
+    def waveform(self, sample_rate: int, *, samples: int | None = None) -> Float[Tensor, "1 samples"]:
+        """Its sound, ``SECONDS`` long unless the samples are given."""
+        count = round(SECONDS * sample_rate) if samples is None else samples
+        seconds = torch.arange(count, dtype=torch.float64) / sample_rate
         pitch_hz = 2**self.pitch_octaves
         number = torch.arange(1, int(min(HIGHEST_HZ, 0.45 * sample_rate) / pitch_hz) + 1, dtype=torch.float64)
         away = ((number * pitch_hz).log2() - self.formant_octaves) / FORMANT_OCTAVES
@@ -70,3 +71,9 @@ def _tone(random: np.random.Generator, pitch_octaves: float) -> Tone:
         attack_octaves=random.uniform(-7, -3),
         decay_octaves=random.uniform(-2, 1),
     )
+
+
+THIRD_TONE = Tone(
+    pitch_octaves=8.5, slope_db=-3.0, formant_octaves=11.0, even_db=0.0, attack_octaves=-6.0, decay_octaves=1.0
+)
+"""Has nothing to do with any pair."""

@@ -1,0 +1,102 @@
+"""How far apart two sounds are in pitch, frame by frame: the transposition that makes their partials coincide."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from audiovae.config import SpectrogramConfig
+from audiovae.transposition import band_centres_hz, between
+
+LARGEST_SEMITONES = 12
+"""Sounds further apart are matched at the octave: every second partial of the lower one, which fuses as well."""
+STEPS_A_SEMITONE = 4
+LOWEST_HZ, HIGHEST_HZ = 60.0, 6000.0
+"""Where partials are compared: below, bands are wider than intervals; above, they lie close together."""
+AUDIBLE_DB = 50.0
+"""What lies so far under a frame's loudest band doesn't count."""
+AROUND_FRAMES = 9
+"""Matches are averaged over so many frames, a tenth of a second."""
+TRANSPOSED_COST, JUMP_COST = 0.1, 3.0
+"""What better matches must make up for, in matches of one frame (1 is perfect): to be transposed at all, by an
+octave twice as much; and, once, to jump by a major third or more."""
+JUMP_SEMITONES = 4.0
+
+
+def matches(
+    a: Float[Tensor, "n_bands frames"], b: Float[Tensor, "n_bands frames"], config: SpectrogramConfig
+) -> tuple[Float[Tensor, "frames intervals"], Float[Tensor, " frames"]]:
+    """How well the partials of ``a``, transposed by each interval, fall on those of ``b``: products, and their weight.
+
+    Intervals are those of ``intervals()``. Products over weight are correlations: 1 for the same sound at that
+    interval. The weight is 0 where either is silent.
+    """
+    partials_a, partials_b = _partials(a, config), _partials(b, config)
+    steps, size = LARGEST_SEMITONES * STEPS_A_SEMITONE, len(partials_a)
+    padded = functional.pad(partials_b, (0, 0, steps, steps))
+    products = [(partials_a * padded[start : start + size]).sum(0) for start in range(2 * steps + 1)]
+    return torch.stack(products, dim=1), partials_a.norm(dim=0) * partials_b.norm(dim=0)
+
+
+def intervals() -> Float[Tensor, " intervals"]:
+    """The intervals that are tried, in semitones."""
+    steps = LARGEST_SEMITONES * STEPS_A_SEMITONE
+    return torch.arange(-steps, steps + 1) / STEPS_A_SEMITONE
+
+
+def best_intervals(
+    products: Float[Tensor, "frames intervals"], weight: Float[Tensor, " frames"]
+) -> Float[Tensor, " frames"]:
+    """The interval in semitones at each frame: the way through all matches that is worth most, few jumps included.
+
+    Frames without pitch take over the interval around them, or 0. Found by dynamic programming (Viterbi, 1967), and
+    between the tried intervals by the parabola through the best match and its neighbours.
+    """
+    tried = intervals()
+    scale = weight.mean().clamp_min(1e-9)
+    worth = _around(products / scale)
+    away = tried.abs()
+    cost = TRANSPOSED_COST * ((away / 0.5).clamp(max=1) + away / LARGEST_SEMITONES)
+    place = _best_way((worth - cost * _around(weight[:, None] / scale).clamp_min(0.01)).numpy(), tried.numpy())
+    inner = place.clamp(1, len(tried) - 2)
+    below, here, above = (worth.gather(1, (inner + step)[:, None])[:, 0] for step in (-1, 0, 1))
+    bend = (below - 2 * here + above).clamp(max=-1e-9)
+    finer = (0.5 * (below - above) / bend).clamp(-0.5, 0.5).where(place == inner, torch.zeros(()))
+    return tried[place] + finer / STEPS_A_SEMITONE
+
+
+def _partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
+    """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0."""
+    octave = 12 * STEPS_A_SEMITONE
+    steps = torch.arange(math.log2(HIGHEST_HZ / LOWEST_HZ) * octave)
+    left, share = between(band_centres_hz(config), LOWEST_HZ * 2 ** (steps / octave))
+    level = torch.lerp(spectrogram[left], spectrogram[left + 1], share[:, None])
+    around = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
+    stands_out = level - functional.avg_pool1d(around, octave + 1, 1)[:, 0].mT
+    to_db = config.log_std * 20 / math.log(10)
+    audible = ((level - level.amax(0)) * to_db / AUDIBLE_DB + 1).clamp_min(0)
+    return stands_out.clamp_min(0) * audible
+
+
+def _around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames columns"]:
+    """Means over neighbouring frames."""
+    half = AROUND_FRAMES // 2
+    padded = functional.pad(values.mT[:, None], (half, half), mode="replicate")
+    return functional.avg_pool1d(padded, AROUND_FRAMES, 1)[:, 0].mT
+
+
+def _best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
+    """Places along the way from first to last frame with the most worth, less what its jumps cost."""
+    jumps = JUMP_COST * np.minimum(np.abs(tried[:, None] - tried) / JUMP_SEMITONES, 1)
+    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.int64)
+    for frame in range(1, len(worth)):
+        reached = total - jumps
+        came_from[frame] = reached.argmax(1)
+        total = reached[np.arange(len(tried)), came_from[frame]] + worth[frame]
+    places = [int(total.argmax())]
+    for frame in range(len(worth) - 1, 0, -1):
+        places.append(int(came_from[frame, places[-1]]))
+    return torch.tensor(places[::-1])

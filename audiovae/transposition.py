@@ -1,0 +1,47 @@
+"""Spectrograms at another pitch: every partial moved along the frequency axis by the same interval."""
+
+import functools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.config import SpectrogramConfig
+from audiovae.spectrogram import band_bank
+
+
+def transpose(
+    spectrogram: Float[Tensor, "*batch n_bands frames"],
+    semitones: Float[Tensor, " frames"],
+    config: SpectrogramConfig,
+) -> Float[Tensor, "*batch n_bands frames"]:
+    """Each frame of log bands as if its sound were so much higher, or lower where ``semitones`` is negative.
+
+    A band takes the level that the band lower by the interval had, read between bands where none lies there: the
+    whole spectrum moves, as that of a tape which plays faster, while time stays. Beyond the last band is its level.
+    """
+    centres = band_centres_hz(config).to(spectrogram.device)
+    wanted = centres[:, None] / 2 ** (semitones.to(centres) / 12)
+    left, share = between(centres, wanted)
+    shape = spectrogram.shape
+    return torch.lerp(
+        spectrogram.gather(-2, left.expand(shape)), spectrogram.gather(-2, (left + 1).expand(shape)), share
+    )
+
+
+@functools.cache
+def band_centres_hz(config: SpectrogramConfig) -> Float[Tensor, " n_bands"]:
+    """Centre of gravity of each band, rising; a band so narrow that it holds no bin counts as the one below it."""
+    bank = band_bank(config).double()
+    bins_hz = torch.arange(config.n_bins).double() * config.sample_rate / config.n_fft
+    centres = (bank @ bins_hz) / bank.sum(1).clamp_min(1e-12)
+    return centres.cummax(0).values.float()
+
+
+def between(
+    places: Float[Tensor, " places"], wanted: Float[Tensor, "*shape"]
+) -> tuple[Tensor, Float[Tensor, "*shape"]]:
+    """For each wanted value the place at or below it and the share of the way to the next one, 0 to 1."""
+    left = (torch.searchsorted(places, wanted.contiguous(), right=True) - 1).clamp(0, len(places) - 2)
+    width = (places[left + 1] - places[left]).clamp_min(1e-6)
+    return left, ((wanted - places[left]) / width).clamp(0, 1)
