@@ -19,11 +19,8 @@ from audiovae.alignment import (
     DEFAULT_CONFIG,
     Fit,
     Number,
-    check_matching,
     level_over_time_db,
-    match_channels,
     mix_level_db,
-    nearest_samples,
     to_one_time_axis,
 )
 from audiovae.codec import Codec, load
@@ -181,30 +178,6 @@ def interpolate_curve(
         samples=aligned.samples,
         level_db=level_over_time_db([a.level_db, b.level_db], shares),
         checkpoint=a.checkpoint,
-    )
-
-
-def join(latents: Sequence[Latents], *, config: Config = DEFAULT_CONFIG) -> Latents:
-    """Recordings one after the other without gaps, at the highest sample rate among them.
-
-    Each but the last loses its partial last latent frame, which is mostly padding. The level is the mean in dB
-    by duration. Raises InputError for recordings of different models or channels.
-    """
-    check_matching(latents, config)
-    parts = match_channels(latents)
-    parts = [part[..., : max(1, part.shape[2] - 1)] for part in parts[:-1]] + parts[-1:]
-    mean = torch.cat(parts, dim=2)
-    sample_rate = max(one.sample_rate for one in latents)
-    seconds = sum(part.shape[2] for part in parts[:-1]) / config.latent_rate + latents[-1].duration_seconds
-    levels, durations = [one.level_db for one in latents], [one.duration_seconds for one in latents]
-    return Latents(
-        mean=mean,
-        logvar=None,
-        source=f"join({', '.join(one.source for one in latents)})",
-        sample_rate=sample_rate,
-        samples=nearest_samples(seconds * sample_rate, mean.shape[2], sample_rate, config),
-        level_db=level_over_time_db(levels, durations),
-        checkpoint=latents[0].checkpoint,
     )
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from audiovae import __version__, alignment, codec, generation, interpolation
 from audiovae.__main__ import main as start
-from audiovae.audio import CODINGS, Audio
+from audiovae.audio import CODINGS, Audio, AudioWriter
 from audiovae.cli import app, datasets, encode_progress, options, sounds
 from audiovae.cli.results import check_folder, result_folder
 from audiovae.encoding import resume, writer
@@ -157,7 +157,13 @@ def test_path_json_tells_how_the_path_was_made(checkpoint: Path, clips: Path, tm
         (str(clips / "a.wav"), 44_100, 12_000, 1),
         (str(clips / "d.wav"), 22_050, 6_000, 2),
     ]
-    assert facts["settings"] == {"path": "linear", "fit": "stretch", "quality": "standard", "format": "wav"}
+    assert facts["settings"] == {
+        "path": "linear",
+        "fit": "stretch",
+        "align": "pitch",
+        "quality": "standard",
+        "format": "wav",
+    }
     *steps, whole = facts["files"]
     assert [(step["name"], step["weight"]) for step in steps] == [("00.wav", 0.0), ("01.wav", 0.5), ("02.wav", 1.0)]
     for file in facts["files"]:
@@ -168,6 +174,14 @@ def test_path_json_tells_how_the_path_was_made(checkpoint: Path, clips: Path, tm
             file["channels"],
         )
     assert whole["name"] == "path.wav"
+    row, place = Audio.load(tmp_path / "path.wav").waveform, 0
+    for step in steps:
+        alone = Audio.load(tmp_path / step["name"]).waveform * 10 ** ((whole["gain_db"] - step["gain_db"]) / 20)
+        inner = slice(300, alone.shape[1] - 300)  # but for the fades
+        assert torch.allclose(row[:, place : place + alone.shape[1]][:, inner], alone[:, inner], atol=1e-5)
+        assert (row[:, place] == 0).all()
+        place += alone.shape[1]
+    assert place == row.shape[1]
     assert steps[0]["distance_to_previous_db"] is None
     assert steps[1]["distance_to_previous_db"] > 1
 
@@ -313,14 +327,14 @@ def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
 def test_a_failure_on_the_way_leaves_nothing(
     checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = codec.Codec.save
+    write = AudioWriter.write
 
-    def fail(self: codec.Codec, latents: Any, path: Path, **options: Any) -> float:
-        if path.name == "02.wav":
+    def fail(self: AudioWriter, waveform: torch.Tensor) -> None:
+        if self.path.name == "02.wav":
             raise OSError(28, "No space left on device")
-        return save(self, latents, path, **options)
+        write(self, waveform)
 
-    monkeypatch.setattr(codec.Codec, "save", fail)
+    monkeypatch.setattr(AudioWriter, "write", fail)
     words = ("--checkpoint", checkpoint, "--quality", "draft", "--out", tmp_path / "out")
     line = refuse("interpolate", clips / "a.wav", clips / "b.wav", *words)
     assert line == f"{tmp_path}/out: can't be written: No space left on device"

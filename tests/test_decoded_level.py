@@ -20,7 +20,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 
 
 def true_level_db(codec: Codec, mean: Tensor) -> float:
-    whole = [codec.spectrogram.magnitude(piece) for piece in codec._spectrogram_chunks(mean)]
+    whole = [codec.spectrogram.magnitude(piece) for piece in codec.spectrogram_chunks(mean)]
     return level_db_of(whole, codec.config.model.stage_stride)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,20 +13,21 @@ from tiny_codec import save_tiny
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.evaluation import records, run
-from audiovae.evaluation.in_betweens import Rows
+from audiovae.evaluation.in_betweens import Rows, ways_of
 from audiovae.evaluation.summary import Summary
 
 RATE = 44_100
 
 
-def some_figure(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: Callable[[], None]) -> Rows:
-    return {name: {"truth_relative_error": Summary(1.5, 0.5, 2)} for name in codecs}
+def some_figure(codecs: Mapping[str, Codec], *_: object, **__: object) -> Rows:
+    return {way: {"truth_relative_error": Summary(1.5, 0.5, 2)} for name in codecs for way, _ in ways_of(name)}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In-betweens of tones are tested without the command; here a figure stands for them."""
+    """In-betweens whose truth is known are tested without the command; here a figure stands for them."""
     monkeypatch.setattr(run, "tone_in_betweens", some_figure)
+    monkeypatch.setattr(run, "transposed_in_betweens", some_figure)
     for module in (records, run):
         monkeypatch.setattr(module, "why_not_musicnn", lambda: "musicnn is left out")
         monkeypatch.setattr(module, "why_not_zimtohrli", lambda: "zimtohrli is left out")

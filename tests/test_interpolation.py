@@ -1,22 +1,20 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 
+from audiovae import interpolation
 from audiovae.config import Config
 from audiovae.errors import InputError
-from audiovae.interpolation import (
-    Curve,
-    blend,
-    interpolate,
-    interpolate_curve,
-    join,
-    lerp,
-    slerp,
-    spherical_mean,
-    steps,
-)
+from audiovae.interpolation import Curve, steps
 from audiovae.latents import Latents, count_latent_frames
+from audiovae.mixing import lerp, slerp, spherical_mean
+
+# Latents as they are: these were made by no model. What aligning their pitches does is test_pitch_alignment's.
+interpolate = partial(interpolation.interpolate, align="none")
+blend = partial(interpolation.blend, align="none")
+interpolate_curve = partial(interpolation.interpolate_curve, align="none")
 
 CONFIG = Config()
 
@@ -165,15 +163,14 @@ def test_a_recording_interpolated_with_itself_is_itself(path):
 
 def test_provenance_says_what_it_was_made_of():
     a, b = recording(source="flute.wav"), recording(source="cello.flac", seed=1)
-    assert interpolate(a, b).source == "interpolate(flute.wav, cello.flac, weight=0.5)"
+    assert interpolate(a, b).source == "interpolate(flute.wav, cello.flac, weight=0.5, align=none)"
     assert (
         interpolate(a, b, weight=0.25, path="spherical", fit="loop").source
-        == "interpolate(flute.wav, cello.flac, weight=0.25, path=spherical, fit=loop)"
+        == "interpolate(flute.wav, cello.flac, weight=0.25, path=spherical, fit=loop, align=none)"
     )
-    assert blend([a, b], [1, 3]).source == "blend(flute.wav: 0.25, cello.flac: 0.75)"
+    assert blend([a, b], [1, 3]).source == "blend(flute.wav: 0.25, cello.flac: 0.75, align=none)"
     curve = Curve.parse("0:0,1:1")
-    assert interpolate_curve(a, b, curve).source == "interpolate(flute.wav, cello.flac, curve=0:0,1:1)"
-    assert join([a, b]).source == "join(flute.wav, cello.flac)"
+    assert interpolate_curve(a, b, curve).source == "interpolate(flute.wav, cello.flac, curve=0:0,1:1, align=none)"
     assert interpolate(a, b).checkpoint == "f"
 
 
@@ -219,7 +216,7 @@ def test_weights_that_can_not_be_normalised_are_refused(weights, message):
 
 def test_recordings_of_different_models_are_refused():
     a, b = recording(), recording(source="b.wav", checkpoint="g")
-    for function in (interpolate, lambda a, b: interpolate_curve(a, b, Curve.parse("0:0,1:1")), lambda *x: join(x)):
+    for function in (interpolate, lambda a, b: interpolate_curve(a, b, Curve.parse("0:0,1:1"))):
         with pytest.raises(InputError, match=r"b\.wav: encoded by checkpoint g, but a\.wav by f"):
             function(a, b)
 
@@ -302,37 +299,6 @@ def test_constant_curve_is_interpolate(text):
 def test_curve_out_of_silence_keeps_the_sound_s_level():
     silence, sound = recording(level_db=-math.inf), recording(seed=1, level_db=-18.0)
     assert interpolate_curve(silence, sound, Curve.parse("0:0,1:1")).level_db == -18.0
-
-
-def test_join_drops_only_the_partial_frames_between():
-    a, b = recording(3 * 8192 + 5), recording(2 * 8192 + 9, seed=1)
-    out = join([a, b, a])
-    assert torch.equal(out.mean, torch.cat([a.mean[..., :3], b.mean[..., :2], a.mean], dim=2))
-    assert out.samples == (3 + 2 + 3) * 8192 + 5
-    assert_obeys_the_frame_rule(out)
-
-
-def test_join_of_one_is_that_one():
-    a = recording(sample_rate=48000)
-    out = join([a])
-    assert torch.equal(out.mean, a.mean)
-    assert (out.samples, out.level_db) == (a.samples, a.level_db)
-
-
-@pytest.mark.parametrize("sample_rate", [8000, 44100, 48000, 96000])
-def test_join_of_a_path_obeys_the_frame_rule(sample_rate):
-    a = recording(sample_rate // 3, sample_rate=sample_rate)
-    b = recording(30000, seed=1, channels=2, level_db=-40.0)
-    out = join([interpolate(a, b, weight=weight) for weight in steps(9)] + [recording(100)])
-    assert_obeys_the_frame_rule(out)
-    assert out.sample_rate == max(sample_rate, 44100)
-    assert out.channels == 2
-    assert -40 < out.level_db < -20
-
-
-def test_join_of_nothing_is_refused():
-    with pytest.raises(InputError, match="latents: none given"):
-        join([])
 
 
 def test_steps_are_even_and_end_exactly():

@@ -51,7 +51,8 @@ def interpolate(
 ) -> None:
     """Write the sounds that lie between recordings, a picture of them, and path.json."""
     files = _file_names(len(clips), steps, weight, curve, format)
-    joined = [f"path.{format}"] if not (weight or curve) else []
+    joined = None if weight or curve else f"path.{format}"
+    made = [*files, *([joined] if joined else []), "path.png", "path.json"]
     report = Report(as_json=as_json, quiet=quiet)
     if curve is not None:
         # Parsed again later: a mistyped one is refused before any work.
@@ -61,7 +62,7 @@ def interpolate(
             Curve.parse(curve)
         except InputError as error:
             raise typer.BadParameter(str(error), param_hint="--curve") from error
-    with result_folder(out, [*files, *joined, "path.png", "path.json"], force=force) as folder:
+    with result_folder(out, made, force=force) as folder:
         from audiovae.cli.sound_folder import say_gains
         from audiovae.codec import load
 
@@ -72,7 +73,7 @@ def interpolate(
         facts = how | {"quality": quality, "format": format}
         facts = _write(codec, inputs, sounds, folder, settings=facts, joined=joined, report=report)
     say_gains(report, facts["files"])
-    shown = ", ".join([names(files), *joined, "path.png", "path.json"])
+    shown = ", ".join([names(files), *made[len(files) :]])
     report.finish(f"wrote {out}: {shown}", facts | {"written": [str(out / file) for file in facts["written"]]})
 
 
@@ -163,21 +164,24 @@ def _write(
     folder: Path,
     *,
     settings: dict[str, Any],
-    joined: list[str],
+    joined: str | None,
     report: Report,
 ) -> dict[str, Any]:
     """Writes all files of the folder and returns what path.json says."""
-    from audiovae.cli.sound_folder import describe_codec, describe_file, describe_input, write_sounds
-    from audiovae.interpolation import join
+    from audiovae.cli.sound_folder import describe_codec, describe_input, write_sounds
 
-    quality = settings["quality"]
     title = " to ".join(Path(one.source).stem for one in inputs) + f"  ({settings['path']} path)"
     with report.progress("decoding") as advance:
-        files = write_sounds(codec, sounds, folder, picture="path.png", title=title, quality=quality, advance=advance)
-    for name in joined:
-        whole = join([sound.latents for sound in sounds], config=codec.config)
-        gain_db = codec.save(whole, folder / name, quality=quality)
-        files.append({"name": name} | describe_file(whole, folder / name, gain_db))
+        files = write_sounds(
+            codec,
+            sounds,
+            folder,
+            picture="path.png",
+            title=title,
+            quality=settings["quality"],
+            advance=advance,
+            joined=joined,
+        )
     written = [file["name"] for file in files] + ["path.png", "path.json"]
     made_from = {"inputs": [describe_input(one) for one in inputs], "settings": settings}
     facts = describe_codec(codec) | made_from | {"files": files, "written": written}

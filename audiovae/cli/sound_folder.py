@@ -1,7 +1,8 @@
 """The files of a folder of sounds: audio, a picture of all, and a JSON file that says what they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audiovae.audio import AudioFile
+from audiovae.audio import AudioFile, AudioWriter
 from audiovae.cli.report import Advance, Report
 from audiovae.codec import Codec
 from audiovae.config import SpectrogramConfig
@@ -18,6 +19,8 @@ from audiovae.latents import Latents
 from audiovae.plots import path_picture, shortened
 from audiovae.spectrogram import magnitude_db
 
+FADE_SECONDS = 0.005
+"""At the ends of sounds in a row."""
 PICTURE_FRAMES = 2000
 """Spectrogram frames that the longest sound keeps for the picture."""
 
@@ -35,26 +38,86 @@ class Sound:
 
 
 def write_sounds(
-    codec: Codec, sounds: Sequence[Sound], folder: Path, *, picture: str, title: str, quality: str, advance: Advance
+    codec: Codec,
+    sounds: Sequence[Sound],
+    folder: Path,
+    *,
+    picture: str,
+    title: str,
+    quality: str,
+    advance: Advance,
+    joined: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Writes the sounds and their picture; returns the facts and measures of each sound."""
+    """Writes the sounds and their picture; returns the facts and measures of each sound.
+
+    With a name for ``joined``, whose facts come last, all sounds are in that file too, one after the other; they must
+    have the same rate and channels.
+    """
     longest = max(sounds, key=lambda sound: sound.latents.latent_frames).latents
     factor = max(1, longest.latent_frames * codec.config.model.time_stride // PICTURE_FRAMES)
     measured: list[dict[str, Any]] = []
     panels: list[Tensor] = []
     previous: Tensor | None = None
-    for done, sound in enumerate(sounds, start=1):
-        gain_db = codec.save(sound.latents, folder / sound.name, quality=quality)
-        spectrogram = codec.spectrogram_of(sound.latents)
-        distance = None if previous is None else distance_db(previous, spectrogram, codec.config.spectrogram)
-        facts = sound.facts | describe_file(sound.latents, folder / sound.name, gain_db)
-        measured.append({"name": sound.name} | facts | {"distance_to_previous_db": distance})
-        panels.append(shortened(spectrogram.mean(0), factor))
-        previous = spectrogram
-        advance(done, len(sounds))
+    with _Row(folder / joined, sounds[0].latents) if joined else nullcontext() as row:
+        for done, sound in enumerate(sounds, start=1):
+            gain_db = _save(codec, sound, folder, quality=quality, row=row)
+            spectrogram = codec.spectrogram_of(sound.latents)
+            distance = None if previous is None else distance_db(previous, spectrogram, codec.config.spectrogram)
+            facts = sound.facts | describe_file(sound.latents, folder / sound.name, gain_db)
+            measured.append({"name": sound.name} | facts | {"distance_to_previous_db": distance})
+            panels.append(shortened(spectrogram.mean(0), factor))
+            previous = spectrogram
+            advance(done, len(sounds))
     labels, config = [sound.label for sound in sounds], codec.config.spectrogram
     path_picture(panels, labels, folder / picture, config=config, title=title, seconds=longest.duration_seconds)
-    return measured
+    return [*measured, row.facts()] if row else measured
+
+
+class _Row:
+    """Sounds in a row in one file. Each fades in and out in an instant, so that nothing clicks where they meet."""
+
+    def __init__(self, path: Path, like: Latents) -> None:
+        self.path, size = path, round(FADE_SECONDS * like.sample_rate)
+        self.writer = AudioWriter(path, like.sample_rate, like.channels)
+        self.fade = 0.5 - 0.5 * torch.cos(torch.pi * torch.arange(size) / size)
+
+    def __enter__(self) -> "_Row":
+        self.writer.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.writer.__exit__(*error)
+
+    def add(self, blocks: Iterator[Float[Tensor, "channels block"]]) -> Iterator[Float[Tensor, "channels block"]]:
+        """Passes a sound's blocks on as they are, and writes them."""
+        held, faded_in, size = None, False, len(self.fade)
+        for block in blocks:
+            yield block
+            held = block.clone() if held is None else torch.cat([held, block], dim=1)
+            if not faded_in and held.shape[1] >= size:
+                held[:, :size] *= self.fade
+                faded_in = True
+            if faded_in and held.shape[1] > size:
+                self.writer.write(held[:, :-size])
+                held = held[:, -size:]
+        if held is not None:  # a sound shorter than a fade only fades out
+            self.writer.write(held * self.fade.flip(0)[-held.shape[1] :])
+
+    def facts(self) -> dict[str, Any]:
+        """Of the whole file, once it is written."""
+        file = AudioFile(self.path)
+        duration = {"duration_seconds": file.samples / file.sample_rate, "gain_db": self.writer.gain_db}
+        shape = {"sample_rate": file.sample_rate, "samples": file.samples, "channels": file.channels}
+        return {"name": self.path.name} | shape | duration
+
+
+def _save(codec: Codec, sound: Sound, folder: Path, *, quality: str, row: _Row | None) -> float:
+    """Writes one sound; returns the gain in dB that kept it from clipping."""
+    blocks = codec.stream(sound.latents, quality=quality)
+    with AudioWriter(folder / sound.name, sound.latents.sample_rate, sound.latents.channels) as writer:
+        for block in row.add(blocks) if row else blocks:
+            writer.write(block)
+    return writer.gain_db
 
 
 def distance_db(

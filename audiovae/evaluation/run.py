@@ -114,6 +114,8 @@ def evaluate(
     some = [records[place] for place in _evenly(len(records), TRANSPOSED_CLIPS)]
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
     transposed = transposed_in_betweens(models, targets, advance=advance)
+    for _ in range(min(TRANSPOSED_CLIPS, len(clips)) - len(some)):  # had been expected of clips that failed
+        advance()
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])
     priors = {name: fit_prior(latents[name]) if name == PCA else codec.prior for name, codec in models.items()}

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import audiovae
+from audiovae import pitch_alignment
+from audiovae.audio import Audio
+from audiovae.codec import Codec
+from audiovae.errors import InputError
+from audiovae.evaluation.morphing import second_pitch_salience
+from audiovae.evaluation.tones import Tone
+from audiovae.interpolation import Curve, blend, interpolate, interpolate_curve
+from audiovae.interval import best_intervals, matches
+from audiovae.latents import Latents
+from audiovae.pitch_alignment import intervals_above_first, to_common_pitch, transposed
+from tests.tiny_codec import save_tiny
+
+RATE = 44_100
+EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return audiovae.load(device="cpu")
+
+
+def tone(semitones: float, *, slope_db: float = -6.0) -> Audio:
+    """So far above A3."""
+    octaves = float(torch.tensor(220.0).log2()) + semitones / 12
+    made = Tone(octaves, slope_db, formant_octaves=10.0, even_db=0.0, attack_octaves=-6.0, decay_octaves=1.0)
+    return Audio(0.1 * made.waveform(RATE), RATE, source=f"{semitones:g}")
+
+
+def semitones_above(codec: Codec, latents: Latents, reference: Latents) -> float:
+    """Median interval of what is decoded of latents."""
+    low, high = (codec.spectrogram_of(one).mean(0) for one in (reference, latents))
+    frames = min(low.shape[1], high.shape[1])
+    found = best_intervals(*matches(low[:, :frames], high[:, :frames], codec.config.spectrogram))
+    return float(found[5:60].median())
+
+
+def test_between_two_tones_lies_one_tone_half_way(codec: Codec) -> None:
+    low, high = codec.encode(tone(0)), codec.encode(tone(7, slope_db=-10.0))
+    middle, mixed = (interpolate(low, high, align=align, codec=codec) for align in ("pitch", "none"))
+    assert semitones_above(codec, middle, low) == pytest.approx(3.5, abs=0.2)
+    glided, crossfaded = (
+        second_pitch_salience(codec.spectrogram.magnitude(codec.spectrogram_of(one))[0], RATE)
+        for one in (middle, mixed)
+    )
+    assert glided < 0.1 and crossfaded > 2 * glided
+
+
+def test_pitch_follows_the_weight_and_beyond(codec: Codec) -> None:
+    low, high = codec.encode(tone(0)), codec.encode(tone(4))
+    for weight in (-0.5, 0.25, 0.75, 1.5):
+        made = interpolate(low, high, weight=weight, codec=codec)
+        assert semitones_above(codec, made, low) == pytest.approx(4 * weight, abs=0.25)
+
+
+def test_the_ends_are_the_recordings_themselves(codec: Codec) -> None:
+    a, b = (codec.encode(EXAMPLES / name) for name in ("flute_dvorak.flac", "cello_beethoven.flac"))
+    assert torch.equal(interpolate(a, b, weight=0, codec=codec).mean, a.mean)
+    assert torch.equal(interpolate(a, b, weight=1, codec=codec).mean, b.mean)
+    near = interpolate(a, b, weight=1e-4, codec=codec).mean
+    assert (near - a.mean).norm() < 0.01 * a.mean.norm()  # no step at the end of the path
+
+
+def test_a_curve_glides_in_time(codec: Codec) -> None:
+    low, high = codec.encode(tone(0)), codec.encode(tone(6))
+    still = interpolate_curve(low, high, Curve.parse("0:0.5"), codec=codec)
+    assert torch.equal(still.mean, interpolate(low, high, codec=codec).mean)
+    moving = interpolate_curve(low, high, Curve.parse("0:0,1:1"), codec=codec)
+    spectrograms = [codec.spectrogram_of(one).mean(0) for one in (low, moving)]
+    found = best_intervals(*matches(*spectrograms, codec.config.spectrogram))
+    assert found[:8].mean() < 1 and found[70:80].mean() > 4
+
+
+def test_three_tones_meet_at_their_mean_pitch(codec: Codec) -> None:
+    tones = [codec.encode(tone(semitones)) for semitones in (0, 3, 9)]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        made = blend([tones[place] for place in order], [1, 1, 1], codec=codec)
+        assert semitones_above(codec, made, tones[0]) == pytest.approx(4, abs=0.3)
+
+
+def test_equal_sounds_stay_as_they_are(codec: Codec) -> None:
+    one = codec.encode(tone(0))
+    assert torch.equal(interpolate(one, one, weight=0.3, codec=codec).mean, one.mean)
+
+
+def test_both_channels_move_together(codec: Codec) -> None:
+    left, right = tone(0).waveform, tone(4).waveform
+    chord = codec.encode(Audio(torch.cat([left, right]), RATE))
+    higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
+    found = intervals_above_first(codec, torch.stack([chord.mean, higher.mean]))
+    assert found.shape == (2, 16 * chord.latent_frames)
+    assert (found[1, 5:60] - 5).abs().median() < 0.2
+
+
+def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean = codec.encode(EXAMPLES / "piano_bach.flac").mean
+    semitones = torch.linspace(-3, 5, 16 * mean.shape[-1])
+    whole = transposed(codec, mean, semitones)
+    monkeypatch.setattr(pitch_alignment, "CHUNK_LATENT_FRAMES", 5)
+    assert torch.allclose(transposed(codec, mean, semitones), whole, atol=1e-4)
+
+
+def test_a_recording_without_weight_is_left_alone(codec: Codec) -> None:
+    means = torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)])
+    moved = to_common_pitch(codec, means, torch.tensor([[0.5], [0.0], [0.5]]).expand(-1, means.shape[-1]))
+    assert torch.equal(moved[1], means[1])
+    assert not torch.equal(moved[0], means[0])
+    alone = torch.tensor([[0.0], [1.0], [0.0]]).expand(-1, means.shape[-1])
+    assert torch.equal(to_common_pitch(codec, means, alone), means)
+
+
+def test_the_model_must_be_the_one_that_made_the_latents(codec: Codec, tmp_path: Path) -> None:
+    one = codec.encode(tone(0))
+    other = audiovae.load(save_tiny(tmp_path / "tiny.safetensors"), device="cpu")
+    with pytest.raises(InputError, match=r"encoded by checkpoint \w+, but .* is \w+ \(.*tiny"):
+        interpolate(one, one, codec=other)
+    strange = other.encode(tone(0))
+    with pytest.raises(InputError, match="bundled one"):
+        interpolate(strange, strange)
