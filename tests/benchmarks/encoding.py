@@ -4,7 +4,9 @@
 
 FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
 memory without files, and encoded as ``audiovae encode`` does it. Start-up of the processes and loading of the model are
-left out. All three in turns, and the median of the rounds; where their shares differ much, the machine was busy.
+left out. All three in turns, and the median of the rounds; where their shares differ much, the machine was busy. Then
+the same with one process that decodes and one thread for the model, which have a core each where there are two: how far
+the pipeline overlaps them.
 """
 
 import argparse
@@ -133,17 +135,24 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
     facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, Facts)]
     lengths = [one.samples / one.sample_rate if one.samples and one.sample_rate else 0.0 for one in facts]
     audio = sum(lengths[warm:])
-    rounds: list[tuple[float, float, float]] = []
-    for number in range(arguments.rounds):
-        decoding = audio / decode_only(recordings, analysis, arguments.workers, warm)
-        model, model_audio = model_only(codec, recordings, analysis, 600.0)
-        (temporary / f"latents{number}").mkdir()
-        pipe = audio / whole(codec, recordings, temporary / f"latents{number}", arguments.workers, warm)
-        rounds.append((decoding, model_audio / model, pipe))
-    loss = half_precision_loss(codec, temporary / "latents0", 5)
+
+    def rates(workers: int, name: str) -> list[tuple[float, float, float]]:
+        rounds = []
+        for number in range(arguments.rounds):
+            decoding = audio / decode_only(recordings, analysis, workers, warm)
+            model, model_audio = model_only(codec, recordings, analysis, 600.0)
+            dataset = temporary / f"{name}{number}"
+            dataset.mkdir()
+            rounds.append((decoding, model_audio / model, audio / whole(codec, recordings, dataset, workers, warm)))
+        return rounds
+
     machine = f"{codec.device.type}, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
     setting = f"{machine}, {arguments.workers} workers, {len(recordings)} files of {sum(lengths) / len(lengths):.0f} s."
-    return f"{setting}\n\n{describe(rounds, audio / (len(lengths) - warm), loss)}"
+    all_cores = rates(arguments.workers, "latents")
+    loss = half_precision_loss(codec, temporary / "latents0", 5)
+    torch.set_num_threads(1)
+    text = describe(all_cores, audio / (len(lengths) - warm), loss)
+    return f"{setting}\n\n{text} {describe_a_core_each(rates(1, 'core'))}"
 
 
 def describe(rounds: list[tuple[float, float, float]], file_seconds: float, loss: tuple[float, float]) -> str:
@@ -163,6 +172,16 @@ def describe(rounds: list[tuple[float, float, float]], file_seconds: float, loss
         f"{1 / (1 / decoding + 1 / model):.0f} would be possible; it reaches {statistics.median(possible):.0f} % of "
         f"that. Half precision moves a latent by at most {loss[0]:.3f} of its "
         f"posterior's standard deviation, the decoded spectrogram by {loss[1]:.3f} dB."
+    )
+
+
+def describe_a_core_each(rounds: list[tuple[float, float, float]]) -> str:
+    """The same for one process that decodes beside one thread for the model."""
+    decoding, model, pipe = (statistics.median(column) for column in zip(*rounds, strict=True))
+    shares = [100 * whole_rate / min(parts) for *parts, whole_rate in rounds]
+    return (
+        f"With a core each, decoding alone makes {decoding:.0f}, the model alone {model:.0f}, the whole {pipe:.0f} "
+        f"times real time: {statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f}) of the slower part."
     )
 
 
