@@ -181,7 +181,8 @@ def describe_a_core_each(rounds: list[tuple[float, float, float]]) -> str:
     shares = [100 * whole_rate / min(parts) for *parts, whole_rate in rounds]
     return (
         f"With a core each, decoding alone makes {decoding:.0f}, the model alone {model:.0f}, the whole {pipe:.0f} "
-        f"times real time: {statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f}) of the slower part."
+        f"times real time: {statistics.median(shares):.0f} % ({min(shares):.0f} to {max(shares):.0f}) of the slower "
+        "part."
     )
 
 
