@@ -178,6 +178,18 @@ class TrainingConfig(Settings):
     """Weight of the loss on differences along time and along bands."""
     convergence_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the spectral convergence of linear band magnitudes."""
+    multi_resolution_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss on spectrograms of a half, a quarter and an eighth of the resolution."""
+    adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Norm of the gradient that a discriminator sends, relative to the reconstruction losses'; 0: there is none."""
+    feature_matching_weight: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the discriminator's features against its logits, in that gradient."""
+    adversarial_start_step: Annotated[int, Field(ge=0)] = 1000
+    """Step that the discriminator joins at."""
+    adversarial_warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps of the linear ramp of ``adversarial_weight``, from there on."""
+    discriminator_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """Of Adam, constant."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 where the device is fast at it."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -190,6 +202,15 @@ class TrainingConfig(Settings):
     """Steps between two saved states; at most this much work is lost."""
     max_skipped_steps: Positive = 50
     """Training ends with a message after so many non-finite steps in a row."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.adversarial_weight and self.adversarial_start_step >= self.steps:
+            raise ValueError(
+                f"adversarial_start_step {self.adversarial_start_step} is not before the last of {self.steps} steps: "
+                "the discriminator would never join"
+            )
+        return self
 
 
 class Config(Settings):

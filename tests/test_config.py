@@ -64,6 +64,16 @@ def test_settings_are_frozen() -> None:
         ("[training]\nsteps = 7.5", "training.steps: Input should be a valid integer"),
         ("[training]\nsteps = 0", "training.steps: Input should be greater than 0"),
         ("[training]\nmixed_precision = 'fp8'", "training.mixed_precision: Input should be 'no' or 'bf16'"),
+        (
+            "[training]\nmulti_resolution_weight = -1.0",
+            "multi_resolution_weight: Input should be greater than or equal",
+        ),
+        ("[training]\nadversarial_weight = -0.1", "adversarial_weight: Input should be greater than or equal to 0"),
+        ("[training]\ndiscriminator_learning_rate = 0.0", "discriminator_learning_rate: Input should be greater than"),
+        (
+            "[training]\nsteps = 500\nadversarial_weight = 0.5\nadversarial_start_step = 500",
+            "adversarial_start_step 500 is not before the last of 500 steps: the discriminator would never join",
+        ),
         ("[model]\nchannels = [8, 8]", "one entry for each stage"),
         ("[spectrogram]\nn_bands = 40", "must be a multiple of the product of model.band_strides, 16"),
         ("[spectrogram]\nf_max = 30000.0", "half the sample rate"),

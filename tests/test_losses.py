@@ -8,9 +8,15 @@ import torch
 from audiovae.config import SpectrogramConfig, TrainingConfig
 from audiovae.model.posterior import Posterior
 from audiovae.spectrogram import Spectrogram
-from audiovae.training.losses import Losses, difference_loss, spectral_convergence, training_losses
+from audiovae.training.losses import (
+    Losses,
+    difference_loss,
+    multi_resolution_loss,
+    spectral_convergence,
+    training_losses,
+)
 
-TRAINING = TrainingConfig(free_bits=0.1, difference_weight=0.5, convergence_weight=0.1)
+TRAINING = TrainingConfig(free_bits=0.1, difference_weight=0.5, convergence_weight=0.1, multi_resolution_weight=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def standard_posterior(channels: int = 4) -> Posterior:
 
 def test_a_perfect_reconstruction_costs_nothing_but_the_free_bits(spectrogram, target) -> None:
     losses = losses_of(target, target, standard_posterior(), spectrogram)
-    assert losses.level == losses.difference == losses.convergence == losses.kl == 0
+    assert losses.level == losses.difference == losses.convergence == losses.multi_resolution == losses.kl == 0
     assert float(losses.total) == pytest.approx(0.01 * 4 * 0.1)
 
 
@@ -48,8 +54,8 @@ def test_a_constant_error_costs_its_size_and_has_no_differences(spectrogram, tar
 def test_the_total_is_the_weighted_sum_of_its_parts(spectrogram, target) -> None:
     posterior = Posterior(torch.ones(2, 4, 3), torch.zeros(2, 4, 3))
     losses = losses_of(target * 0.9, target, posterior, spectrogram)
-    parts = losses.level + 0.5 * losses.difference + 0.1 * losses.convergence + 0.01 * losses.kl
-    torch.testing.assert_close(losses.total, parts)
+    parts = losses.level + 0.5 * losses.difference + 0.1 * losses.convergence + 0.2 * losses.multi_resolution
+    torch.testing.assert_close(losses.total, parts + 0.01 * losses.kl)
 
 
 def test_difference_of_one_wrong_frame() -> None:
@@ -71,6 +77,37 @@ def test_spectral_convergence_of_a_silent_target_stays_finite() -> None:
     loss.backward()
     assert float(loss.detach()) == 0
     assert silence.grad is not None and silence.grad.isfinite().all()
+
+
+def test_multi_resolution_of_a_changed_level_is_that_change(spectrogram) -> None:
+    bands = torch.rand(2, 1, 32, 16, generator=torch.Generator().manual_seed(0)) + 0.1
+    change = math.log(2) / spectrogram.config.log_std
+    assert float(multi_resolution_loss(2 * bands, bands, spectrogram)) == pytest.approx(change, rel=1e-3)
+
+
+def test_multi_resolution_minds_a_near_place_less_than_a_far_one(spectrogram) -> None:
+    """Which the plain error does not: a partial that is one band off is as wrong there as one eight bands off."""
+    shifts = {}
+    for shift in (1, 8):
+        true, made = torch.zeros(1, 1, 32, 16), torch.zeros(1, 1, 32, 16)
+        true[:, :, [3, 17]] = made[:, :, [3 + shift, 17 + shift]] = 0.1
+        shifts[shift] = float(multi_resolution_loss(made, true, spectrogram))
+    assert 0 < shifts[1] < 0.5 * shifts[8]
+
+
+def test_multi_resolution_asks_for_the_strength_of_peaks_that_a_blur_loses(spectrogram) -> None:
+    """The geometric mean of loud and soft is the blur that an error of logarithms likes best."""
+    checkers = torch.arange(32)[:, None].add(torch.arange(16)).remainder(2)[None, None].bool()
+    true = torch.where(checkers, 0.1, 0.001)
+    blur, moved = torch.full_like(true, 0.01), torch.where(checkers, 0.001, 0.1)
+    assert float(multi_resolution_loss(moved, true, spectrogram)) == pytest.approx(0, abs=1e-5)
+    lost = math.log((0.1 + 0.001) / 2 / 0.01) / spectrogram.config.log_std
+    assert float(multi_resolution_loss(blur, true, spectrogram)) == pytest.approx(lost, rel=1e-2)
+
+
+def test_multi_resolution_takes_what_its_squares_do_not_divide(spectrogram) -> None:
+    bands = torch.full((1, 1, 5, 3), 0.1)
+    assert float(multi_resolution_loss(bands, bands, spectrogram)) == 0
 
 
 def test_kl_is_summed_over_channels_and_averaged_over_batch_and_frames(spectrogram, target) -> None:

@@ -56,3 +56,20 @@ def test_average_forgets_the_start_and_then_has_its_own_decay() -> None:
     assert schedule.ema_decay(0, TRAINING) == 0.1
     assert schedule.ema_decay(90, TRAINING) == 0.91
     assert schedule.ema_decay(5000, TRAINING) == 0.99
+
+
+ADVERSARIAL = TrainingConfig(
+    steps=1000, adversarial_weight=0.6, adversarial_start_step=200, adversarial_warmup_steps=100
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0), (199, 0), (200, 0), (201, 0.006), (250, 0.3), (300, 0.6), (999, 0.6)]
+)
+def test_the_discriminators_weight_is_a_straight_line_from_its_start(step: int, expected: float) -> None:
+    assert schedule.adversarial_weight(step, ADVERSARIAL) == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_a_ramp_the_discriminator_has_its_weight_from_its_start() -> None:
+    training = TrainingConfig(adversarial_weight=0.6, adversarial_start_step=200, adversarial_warmup_steps=0)
+    assert [schedule.adversarial_weight(step, training) for step in (199, 200)] == [0, 0.6]

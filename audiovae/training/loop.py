@@ -22,11 +22,13 @@ from audiovae.model.posterior import Posterior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training import schedule
+from audiovae.training.adversary import Adversary
 from audiovae.training.components import fit_components
 from audiovae.training.data import Cache, Segments, StepBatches
 from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
-from audiovae.training.state import Position, load_state, save_state
+from audiovae.training.optimizer import model_optimizer, step_if_finite
+from audiovae.training.state import Parts, Position, load_state, save_state
 from audiovae.training.validation import Validation, fit_prior, validate
 
 STATE_FILE, MODEL_FILE = "state.safetensors", "model.safetensors"
@@ -75,8 +77,10 @@ class Trainer:
         self.vae = vae.to(self.accelerator.device)
         self.ema = copy.deepcopy(self.vae).eval().requires_grad_(False)
         self.spectrogram = Spectrogram(config.spectrogram).to(self.accelerator.device)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.vae, config.training.weight_decay), betas=(0.9, 0.98))
+        self.optimizer = model_optimizer(self.vae, config.training.weight_decay)
         self.step_module = self.accelerator.prepare_model(AutoencodingStep(self.vae))
+        playing = config.training.adversarial_weight > 0
+        self.adversary = Adversary(config.training, self.spectrogram, self.accelerator) if playing else None
         self.position = Position()
         self.tunes = False
 
@@ -88,8 +92,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Continues from the run's newest state. Raises InputError if there is none, or it is another model's."""
-        path = self.run / STATE_FILE
-        self.position = load_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer)
+        self.position = load_state(self.run / STATE_FILE, self._parts())
 
     def train(
         self, watch: Callable[[Progress], None] = lambda progress: None, *, stop: Callable[[], bool] | None = None
@@ -196,13 +199,13 @@ class Trainer:
             training=training,
             spectrogram=self.spectrogram,
         )
-        self.accelerator.backward(losses.total)
-        norm = torch.nn.utils.clip_grad_norm_(self.vae.parameters(), training.gradient_clip)
-        finite = bool(torch.isfinite(norm))
+        loss = losses.total
+        if self.adversary:
+            loss = self.adversary.joined(loss, reconstruction, target, step=step)
+        self.accelerator.backward(loss)
+        finite = step_if_finite(self.optimizer, self.vae, clip=training.gradient_clip)
         if finite:
-            self.optimizer.step()
             self._average(schedule.ema_decay(step, training))
-        self.optimizer.zero_grad(set_to_none=True)
         self._advance(finite=finite)
         return losses.detached()
 
@@ -243,8 +246,10 @@ class Trainer:
             learning_rate=rate,
             skipped_steps=self.position.skipped_steps,
         )
-        parts = {name: float(getattr(losses, name)) for name in ("level", "difference", "convergence")}
-        row = asdict(progress) | parts | {"beta": beta}
+        names = ("level", "difference", "convergence", "multi_resolution")
+        parts = {name: float(getattr(losses, name)) for name in names}
+        adversarial = self.adversary.figures() if self.adversary else {}
+        row = asdict(progress) | parts | {"beta": beta} | adversarial
         log.write(progress.step, row, curves={f"training/{name}": row[name] for name in row if name != "step"})
         return progress
 
@@ -275,9 +280,11 @@ class Trainer:
 
     def _save_state(self) -> None:
         if self.accelerator.is_main_process:
-            path = self.run / STATE_FILE
-            save_state(path, model=self.vae, ema=self.ema, optimizer=self.optimizer, position=self.position)
+            save_state(self.run / STATE_FILE, self._parts(), self.position)
         self.accelerator.wait_for_everyone()
+
+    def _parts(self) -> Parts:
+        return Parts(self.vae, self.ema, self.optimizer, self.adversary)
 
 
 def _told(watch: Callable[[Progress], None], progress: Progress) -> bool:
@@ -287,10 +294,3 @@ def _told(watch: Callable[[Progress], None], progress: Progress) -> bool:
     except BrokenPipeError:
         return False
     return True
-
-
-def _parameter_groups(vae: VAE, weight_decay: float) -> list[dict[str, object]]:
-    """Biases and norms are not decayed."""
-    matrices = [parameter for parameter in vae.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in vae.parameters() if parameter.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -5,10 +5,14 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from audiovae.config import TrainingConfig
 from audiovae.model.posterior import Posterior
 from audiovae.spectrogram import Spectrogram
+
+RESOLUTIONS = (2, 4, 8)
+"""Bands and frames to a side of the squares that the multi-resolution loss averages over."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Losses:
     level: Float[Tensor, ""]
     difference: Float[Tensor, ""]
     convergence: Float[Tensor, ""]
+    multi_resolution: Float[Tensor, ""]
     kl: Float[Tensor, ""]
     channel_kl: Float[Tensor, "latent_channels"]
 
@@ -39,14 +44,17 @@ def training_losses(
     """All losses of a batch; ``posterior`` is None for a plain autoencoder, whose KL is zero."""
     level = (reconstruction - target).abs().mean()
     difference = difference_loss(reconstruction, target)
-    convergence = spectral_convergence(spectrogram.denormalise(reconstruction), spectrogram.denormalise(target))
+    made, true = spectrogram.denormalise(reconstruction), spectrogram.denormalise(target)
+    convergence = spectral_convergence(made, true)
+    multi_resolution = multi_resolution_loss(made, true, spectrogram)
     total = level + training.difference_weight * difference + training.convergence_weight * convergence
+    total = total + training.multi_resolution_weight * multi_resolution
     if posterior is None:
         nothing = torch.zeros((), device=target.device)
-        return Losses(total, level, difference, convergence, nothing, nothing[None])
+        return Losses(total, level, difference, convergence, multi_resolution, nothing, nothing[None])
     channel_kl = posterior.kl().mean(dim=(0, 2))
     total = total + beta * channel_kl.clamp_min(training.free_bits).sum()
-    return Losses(total, level, difference, convergence, channel_kl.sum(), channel_kl)
+    return Losses(total, level, difference, convergence, multi_resolution, channel_kl.sum(), channel_kl)
 
 
 def difference_loss(
@@ -63,3 +71,23 @@ def spectral_convergence(
     """||reconstruction - target|| / ||target|| of linear magnitudes, averaged over the batch (Arik et al., 2019)."""
     error = (reconstruction - target).flatten(1).norm(dim=1)
     return (error / target.flatten(1).norm(dim=1).clamp_min(1e-3)).mean()
+
+
+def multi_resolution_loss(
+    reconstruction: Float[Tensor, "batch 1 n_bands frames"],
+    target: Float[Tensor, "batch 1 n_bands frames"],
+    spectrogram: Spectrogram,
+) -> Float[Tensor, ""]:
+    """Mean absolute error of coarser log-bands: linear magnitudes, averaged over squares of bands and frames.
+
+    Averages of logarithms would add little, their error being at most that of the logarithms themselves. Those of
+    magnitudes ask for what a blurred reconstruction lacks, the strength of its peaks, and not for their exact place.
+    """
+    errors = []
+    for side in RESOLUTIONS:
+        made, true = (
+            spectrogram.normalise(functional.avg_pool2d(bands, side, ceil_mode=True))
+            for bands in (reconstruction, target)
+        )
+        errors.append((made - true).abs().mean())
+    return torch.stack(errors).mean()

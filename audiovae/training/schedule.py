@@ -22,6 +22,15 @@ def beta(step: int, training: TrainingConfig) -> float:
     return training.beta_start * (training.beta / training.beta_start) ** progress
 
 
+def adversarial_weight(step: int, training: TrainingConfig) -> float:
+    """What the discriminator asks for, relative to the reconstruction losses: a straight line from zero at the start
+    step, when it knows nothing yet, to ``adversarial_weight``; then constant."""
+    since, ramp = step - training.adversarial_start_step, training.adversarial_warmup_steps
+    if since >= ramp:
+        return training.adversarial_weight
+    return training.adversarial_weight * since / ramp if since > 0 else 0.0
+
+
 def ema_decay(step: int, training: TrainingConfig) -> float:
     """Decay of the moving average: short at first, so that the average forgets the random start."""
     return min(training.ema_decay, (1 + step) / (10 + step))

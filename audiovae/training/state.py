@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
+from audiovae.training.adversary import Adversary
 
 CHECKSUM = "sha256"
 MOST_STEPS = 1 << 40
@@ -35,35 +36,61 @@ class Position:
             raise ValueError(f"{asdict(self)} is no position")
 
 
-def save_state(
-    path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, position: Position
-) -> None:
-    """Writes weights, their moving average, the optimizer's moments and the position; replaces an older file at once.
+@dataclass(frozen=True)
+class Parts:
+    """What a run changes: weights, their moving average, the optimizer's moments, and what the discriminator has."""
+
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    adversary: Adversary | None = None
+
+
+def save_state(path: Path, parts: Parts, position: Position) -> None:
+    """Writes all parts and the position; replaces an older file at once.
 
     Raises InputError if the disk refuses; the older file then stays as it was.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors = _weights("model.", parts.model) | _weights("ema.", parts.ema) | _moments("optimizer.", parts.optimizer)
+    if parts.adversary:
+        tensors |= _weights("discriminator.", parts.adversary.discriminator)
+        tensors |= _moments("discriminator_optimizer.", parts.adversary.optimizer)
     header = {name: json.dumps(value) for name, value in asdict(position).items()}
     write_tensors(path, tensors, header | {CHECKSUM: _checksum(tensors, header)}, force=True)
 
 
-def load_state(path: Path, *, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file."""
+def load_state(path: Path, parts: Parts) -> Position:
+    """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file.
+
+    A run that gets a discriminator only now starts with a fresh one.
+    """
     tensors, header = read_tensors(path, kind="state of a run")
     if header.pop(CHECKSUM, None) != _checksum(tensors, header):
         raise InputError(f"{path}: damaged, or not the state of a run: its checksum is another")
     try:
         position = Position(**{field.name: int(header[field.name]) for field in fields(Position)})
-        model.load_state_dict(with_prefix(tensors, "model."))
-        ema.load_state_dict(with_prefix(tensors, "ema."))
-        _restore_moments(optimizer, with_prefix(tensors, "optimizer."))
+        parts.model.load_state_dict(with_prefix(tensors, "model."))
+        parts.ema.load_state_dict(with_prefix(tensors, "ema."))
+        _restore_moments(parts.optimizer, with_prefix(tensors, "optimizer."))
+        if parts.adversary and (weights := with_prefix(tensors, "discriminator.")):
+            parts.adversary.discriminator.load_state_dict(weights)
+            _restore_moments(parts.adversary.optimizer, with_prefix(tensors, "discriminator_optimizer."))
     except (RuntimeError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the state of this run: {reason}") from error
     return position
+
+
+def _weights(prefix: str, model: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def _moments(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{prefix}{index}.{name}": torch.as_tensor(value)
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
 
 
 def _checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
