@@ -188,7 +188,7 @@ class TrainingConfig(Settings):
     """Step that the discriminator joins at."""
     adversarial_warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Steps of the linear ramp of ``adversarial_weight``, from there on."""
-    discriminator_learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    discriminator_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Of Adam, constant."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 where the device is fast at it."""

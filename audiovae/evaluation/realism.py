@@ -41,7 +41,7 @@ def realism(
         "prior samples": _samples(prior, clips),
         "N(0, I) samples": _samples(Prior.standard(codec.config.model.latent_channels), clips),
     }
-    distances = {name: _distance(codec, sounds, real) for name, sounds in kinds.items()}
+    distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
     advance()
     return distances
 
@@ -66,7 +66,8 @@ def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:
     ]
 
 
-def _distance(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> float:
+def mfcc_distance(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> float:
+    """FD-MFCC of the spectrograms that latents are decoded to; no synthesis has a part in it."""
     config = codec.config.spectrogram
     features = [torch.zeros(0, real.shape[1])]
     for sound in sounds:

@@ -1,20 +1,37 @@
 """What each setting bought, and what more training buys: runs side by side, by their logs.
 
-    python tests/benchmarks/ablations.py RUN... [--curve RUN] [--write DOCUMENT]
+    python tests/benchmarks/ablations.py RUN... [--clips FOLDER...] [--clips-each 4] [--out DIR] [--curve RUN]
+        [--write DOCUMENT]
 
 Each RUN is a folder that `audiovae train` made. A row of `ablations` says in which settings the run differs from the
 first one, and its last validation: mean absolute error of the log bands on held-out audio (no Griffin-Lim), KL and
-active channels. A row of `curve` is a validation on the way of one run, with the hours of audio heard until then.
+active channels. Some losses make that error small, others give a little of it up for sharpness: with --clips, the row
+goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last row is
+what no model can exceed. They are kept in --out: run again, it measures only what is new. A row of `curve` is a
+validation on the way of one run, with the hours of audio heard until then.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from document import table, write_block
 
+import audiovae
 from audiovae.config import Config
+from audiovae.evaluation.clips import Clip, find_clips
+from audiovae.evaluation.realism import mfcc_distance
+from audiovae.evaluation.records import TRUE_BANDS, Record, record_clip
+from audiovae.evaluation.summary import summarise
+from audiovae.evaluation.tables import RECONSTRUCTION
+
+MODEL = "model"
+HEADS = ["run", "what differs from the first", "steps", "held-out error, dB", "KL, nats a latent frame", "active"]
+MEASURES = ("zimtohrli_mos", "spectral_convergence_db", "log_spectral_distance_db")
+SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), "FD-MFCC ↓"]
 
 
 def differences(config: dict[str, Any], first: dict[str, Any]) -> str:
@@ -28,6 +45,11 @@ def differences(config: dict[str, Any], first: dict[str, Any]) -> str:
     return ", ".join(changed) or "as the config"
 
 
+def settings(run: Path) -> Config:
+    """What the run was trained with; settings that are younger than it have their defaults, which change nothing."""
+    return Config.from_json((run / "config.json").read_text(encoding="utf-8"), run / "config.json")
+
+
 def validations(run: Path) -> list[tuple[int, dict[str, Any]]]:
     """Step and figures of each."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -36,7 +58,7 @@ def validations(run: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def curve(run: Path) -> str:
     """Error against the audio that was heard."""
-    config = Config.from_json((run / "config.json").read_text(encoding="utf-8"), run / "config.json")
+    config = settings(run)
     segment_seconds = config.data.segment_latent_frames / config.latent_rate
     hours = config.training.batch_size * segment_seconds / 3600
     rows = [[str(step), f"{step * hours:.1f}", f"{one['error_db']:.2f}"] for step, one in validations(run)]
@@ -45,21 +67,58 @@ def curve(run: Path) -> str:
 
 def row(run: Path, first: dict[str, Any]) -> list[str]:
     """A run's line of the table."""
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     step, last = validations(run)[-1]
     active = f"{last['active_units']} of {last['channels']}"
-    return [run.name, differences(config, first), str(step), f"{last['error_db']:.2f}", f"{last['kl']:.0f}", active]
+    return [
+        run.name,
+        differences(settings(run).model_dump(), first),
+        str(step),
+        f"{last['error_db']:.2f}",
+        f"{last['kl']:.0f}",
+        active,
+    ]
+
+
+def sounds(run: Path, clips: Sequence[Clip], folder: Path) -> tuple[list[str], list[str]]:
+    """Measures of a run's newest model on clips, and those of its front end alone."""
+    codec = audiovae.load(run / "model.safetensors", device="cpu")
+    records = [
+        record_clip(clip, {MODEL: codec}, folder, quality="standard", shown=False, force=False) for clip in clips
+    ]
+    real = torch.cat([record.features for record in records])
+    distance = mfcc_distance(codec, [record.latents[MODEL] for record in records], real)
+    return [*means(records, MODEL), f"{distance:.0f}"], [*means(records, TRUE_BANDS), "0"]
+
+
+def means(records: Sequence[Record], way: str) -> list[str]:
+    """Over the clips, each with its 95 % confidence interval."""
+    measured = [record.measures[way] for record in records]
+    return [summarise([one[name] for one in measured if name in one]).text() for name in MEASURES]
+
+
+def ablations(runs: Sequence[Path], clips: Sequence[Clip], folder: Path) -> str:
+    """All runs, by their logs and, if there are clips, by their sounds."""
+    first = settings(runs[0]).model_dump()
+    rows = [row(run, first) for run in runs]
+    if not clips:
+        return table(HEADS, rows)
+    found = [sounds(run, clips, folder) for run in runs]
+    rows = [[*cells, *more] for cells, (more, _) in zip(rows, found, strict=True)]
+    ceiling = [TRUE_BANDS, *[""] * (len(HEADS) - 1), *found[0][1]]
+    return table([*HEADS, *SOUND_HEADS], [*rows, ceiling])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--clips", type=Path, nargs="+", default=[], metavar="FOLDER", help="of held-out audio")
+    parser.add_argument("--clips-each", type=int, default=4, metavar="N", help="of each folder")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="keeps measures of clips")
     parser.add_argument("--curve", type=Path, metavar="RUN", help="show this run's way")
     parser.add_argument("--write", type=Path, help="a document with a block for this table")
     options = parser.parse_args()
-    first = json.loads((options.runs[0] / "config.json").read_text(encoding="utf-8"))
-    heads = ["run", "what differs from the first", "steps", "held-out error, dB", "KL, nats a latent frame", "active"]
-    blocks = {"ablations": table(heads, [row(run, first) for run in options.runs])}
+    clips = find_clips(options.clips, limit=options.clips_each)
+    blocks = {"ablations": ablations(options.runs, clips, options.out / "clips")}
     if options.curve:
         blocks["curve"] = curve(options.curve)
     for name, text in blocks.items():
