@@ -94,6 +94,6 @@ def balanced_gradient(
     pulls at nothing.
     """
     squares = torch.stack([adversarial.square().sum(), wanted.square().sum()])
-    ours, theirs = accelerator.reduce(squares, "sum").sqrt()
+    ours, theirs = torch.as_tensor(accelerator.reduce(squares, "sum")).sqrt()
     scaled = adversarial * (share * theirs / ours)
     return torch.where(ours.isfinite() & (ours > 0), scaled, 0.0)
