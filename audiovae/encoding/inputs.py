@@ -3,12 +3,15 @@
 import glob
 import json
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from audiovae.audio_folder import SUFFIXES, find_audio
+from audiovae.encoding import remote
+from audiovae.encoding.remote import Looks, scheme_of
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text, text_name
 
@@ -28,6 +31,10 @@ class Member:
     mtime_ns: int
 
 
+Place = Member | Looks | None
+"""What is known of where a recording lies, besides its path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """One input, by the names that its row gets."""
@@ -35,9 +42,12 @@ class Recording:
     source: str
     """Its path below ``root``, with slashes, as ``name_text`` spells it."""
     root: str
-    """The absolute path of the folder that was given, or that all inputs have in common; spelt likewise."""
+    """The absolute path of the folder that was given, or that all inputs have in common; spelt likewise. On a store
+    it begins with ``s3://`` or ``gs://``."""
     member: Member | None = None
     """None for a file of its own."""
+    listed: Looks | None = None
+    """What the listing of a store said of it; None where it must be asked."""
 
     @property
     def name(self) -> str:
@@ -46,13 +56,18 @@ class Recording:
 
     @property
     def path(self) -> Path:
-        """The file; for a member of an archive, the archive's path and its name in it."""
+        """The file; for a member of an archive, the archive's path and its name in it. What has a ``uri`` has none."""
         return Path(text_name(self.root), text_name(self.source))
+
+    @property
+    def uri(self) -> str | None:
+        """Where it lies on a store; None for what lies on this machine."""
+        return text_name(self.name) if scheme_of(self.root) else None
 
 
 def full_name(root: str, source: str) -> str:
     """The absolute path of a source."""
-    return f"{root.rstrip('/')}/{source}"
+    return f"{root}{source}" if root.endswith("/") else f"{root}/{source}"
 
 
 def find_recordings(inputs: Sequence[str | Path]) -> list[Recording]:
@@ -60,6 +75,7 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Recording]:
 
     An input is an audio file, a folder, a glob in quotes, a list with one path a line (``.txt``), a JSON-lines
     manifest (``.jsonl``: ``{"path": …}``), or a tar archive (``.tar``). Paths in a list or manifest are relative to it.
+    All but archives may lie on a store (``s3://bucket/folder``, ``gs://…``).
     Sources are relative to the one folder that was given, or to what all inputs have in common, so that two recordings
     never have the same; what lies elsewhere keeps its whole path.
 
@@ -67,7 +83,7 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Recording]:
     that isn't there, is a recording: it becomes a row that says so.
     """
     tops: list[str] = []
-    found: dict[str, Member | None] = {}
+    found: dict[str, Place] = {}
     for one in inputs:
         top, paths = _expand(os.fspath(one))
         tops.append(top)
@@ -75,29 +91,42 @@ def find_recordings(inputs: Sequence[str | Path]) -> list[Recording]:
             raise InputError(f"{one}: no audio files in it")
         found |= paths
     try:
-        top = os.path.commonpath(tops)
+        top = _common(tops)
     except ValueError as error:
         raise InputError(f"{inputs[0]}, {inputs[-1]}: on different drives, encode them one by one") from error
-    return [_recording(path, top, member) for path, member in found.items()]
+    return [_recording(path, top, place) for path, place in found.items()]
 
 
-def _recording(path: str, top: str, member: Member | None) -> Recording:
-    prefix = top.rstrip(os.sep) + os.sep
-    root = prefix if path.startswith(prefix) else Path(path).anchor
-    source = path.removeprefix(root)
-    return Recording(_slashed(source), _slashed(root.rstrip(os.sep) or root), member)
+def _common(tops: Sequence[str]) -> str:
+    """The folder that all others lie in; empty if they lie on several stores."""
+    schemes = {scheme_of(top) for top in tops}
+    if len(schemes) > 1:
+        return ""
+    scheme = schemes.pop()
+    if scheme:
+        return scheme + posixpath.commonpath([top.removeprefix(scheme) for top in tops])
+    return os.path.commonpath(tops)
 
 
-def _slashed(path: str) -> str:
-    return name_text(path.replace(os.sep, "/"))
+def _recording(path: str, top: str, place: Place) -> Recording:
+    scheme = scheme_of(path)
+    separator = "/" if scheme else os.sep
+    prefix = top if top.endswith(separator) else top + separator
+    anchor = scheme or Path(path).anchor
+    root = prefix if path.startswith(prefix) else anchor
+    names = path.removeprefix(root), root if root == anchor else root.removesuffix(separator)
+    source, root = (name_text(name.replace(separator, "/")) for name in names)
+    return Recording(source, root, place) if isinstance(place, Member) else Recording(source, root, None, place)
 
 
-def _expand(given: str) -> tuple[str, dict[str, Member | None]]:
+def _expand(given: str) -> tuple[str, dict[str, Place]]:
     """The folder that an input's paths are relative to, and its recordings by absolute path."""
     if not given:
         raise InputError("an input is empty: name a file or folder")  # a script's unset variable; Path takes it for .
+    if scheme_of(given):
+        return _expand_remote(given)
     if "://" in given:
-        raise InputError(f"{given}: only files of this machine can be read: mount that storage, or copy it here first")
+        raise InputError(f"{given}: only s3://, gs:// and files of this machine can be read: copy it here first")
     path = Path(given)
     try:
         exists = path.exists()
@@ -111,21 +140,29 @@ def _expand(given: str) -> tuple[str, dict[str, Member | None]]:
     if path.is_dir():
         return top, {os.path.abspath(file): None for file in find_audio(path)}
     match path.suffix.lower():
-        case ".txt":
-            return top, {os.path.abspath(path.parent / line): None for line in _lines(path)}
-        case ".jsonl":
-            return top, {os.path.abspath(path.parent / _manifest_path(path, line)): None for line in _lines(path)}
+        case ".txt" | ".jsonl":
+            return top, _listed(given, top, _text(path))
         case ".tar":
             return top, dict(_members(path))
     return top, {os.path.abspath(path): None}
 
 
-def _glob(pattern: str) -> tuple[str, dict[str, Member | None]]:
+def _expand_remote(uri: str) -> tuple[str, dict[str, Place]]:
+    top, found = remote.find(uri)
+    match posixpath.splitext(uri)[1].lower() if list(found) == [uri] else "":
+        case ".txt" | ".jsonl":
+            return top, _listed(uri, top, remote.read_text(uri))
+        case ".tar":
+            raise InputError(f"{uri}: an archive must be a file of this machine: copy it here first")
+    return top, dict(found)
+
+
+def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
     """A pattern, which may have ** for any folders; all audio files it matches, and all below folders it matches."""
     fixed = Path(pattern)
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
-    found: dict[str, Member | None] = {}
+    found: dict[str, Place] = {}
     for path in sorted(map(Path, glob.iglob(pattern, recursive=True))):
         if path.is_dir() and "**" not in pattern:
             found |= {os.path.abspath(file): None for file in find_audio(path)}
@@ -134,17 +171,34 @@ def _glob(pattern: str) -> tuple[str, dict[str, Member | None]]:
     return os.path.abspath(fixed), found
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a list, without empty ones; bytes that are no text are kept, as file names may hold them."""
+def _text(path: Path) -> str:
+    """What a list says; bytes that are no text are kept, as file names may hold them."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _listed(name: str, folder: str, text: str) -> dict[str, Place]:
+    """The paths in a list or manifest that lies in a folder."""
     lines = (line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n"))
-    return [line for line in lines if line.strip()]
+    lines = (line for line in lines if line.strip())
+    paths = (_manifest_path(name, line) for line in lines) if name.lower().endswith(".jsonl") else lines
+    found: dict[str, Place] = dict.fromkeys(_beside(folder, path) for path in paths)
+    remote.want_buckets(path for path in found if scheme_of(path))
+    return found
 
 
-def _manifest_path(manifest: Path, line: str) -> str:
+def _beside(folder: str, path: str) -> str:
+    """A path in a list, made absolute."""
+    if scheme_of(path):
+        return path
+    if (scheme := scheme_of(folder)) and not posixpath.isabs(path):
+        return scheme + posixpath.normpath(posixpath.join(folder.removeprefix(scheme), path))
+    return os.path.abspath(os.path.join(folder, path))
+
+
+def _manifest_path(manifest: str, line: str) -> str:
     try:
         entry = json.loads(line)
         path = next(entry[key] for key in _PATH_KEYS if isinstance(entry.get(key), str))

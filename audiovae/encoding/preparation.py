@@ -14,7 +14,8 @@ from torch import Tensor
 from audiovae.audio import Audio, AudioFile
 from audiovae.chunks import analysis_chunks, recording_level_db
 from audiovae.config import Config
-from audiovae.encoding.inputs import Recording
+from audiovae.encoding import remote
+from audiovae.encoding.inputs import Member, Recording
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import text_name
 
@@ -62,7 +63,7 @@ class Facts:
 def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Facts]:
     """The pieces of a recording in bounded memory, and then its facts. Whatever goes wrong is told by the facts."""
     looks: tuple[int, int] | tuple[None, None] = None, None
-    path = recording.path
+    path: Path | None = None
     try:
         looks = look_at(recording)
         with _as_file(recording) as path:
@@ -80,7 +81,9 @@ def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Facts]
 
 
 def look_at(recording: Recording) -> tuple[int, int]:
-    """Size in bytes, and time of the last change in ns, of a recording's file or member. Raises OSError."""
+    """Size in bytes, and time of the last change in ns, of a recording's file, member or object. Raises OSError."""
+    if recording.uri is not None:
+        return remote.look_at(recording.uri)
     member = recording.member
     status = os.stat(recording.path if member is None else member.archive)
     if member is None:
@@ -106,20 +109,26 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _as_file(recording: Recording) -> Iterator[Path]:
-    """The file, or a temporary copy of a member: libsndfile wants a file of its own."""
-    member = recording.member
-    if member is None:
+    """The file, or a temporary copy of a member or object: libsndfile wants a file of its own."""
+    if recording.member is None and recording.uri is None:
         yield recording.path
         return
     with tempfile.TemporaryDirectory(prefix="audiovae-") as folder:
-        copy = Path(folder, "member").with_suffix(Path(text_name(recording.source)).suffix)
-        with open(member.archive, "rb") as archive, copy.open("wb") as file:
-            archive.seek(member.offset)
-            remaining = member.size
-            while remaining and (data := archive.read(min(remaining, _BLOCK_BYTES))):
-                file.write(data)
-                remaining -= len(data)
+        copy = Path(folder, "recording").with_suffix(Path(text_name(recording.source)).suffix)
+        if recording.uri is not None:
+            remote.fetch(recording.uri, copy)
+        elif recording.member is not None:
+            _extract(recording.member, copy)
         yield copy
+
+
+def _extract(member: Member, target: Path) -> None:
+    with open(member.archive, "rb") as archive, target.open("wb") as file:
+        archive.seek(member.offset)
+        remaining = member.size
+        while remaining and (data := archive.read(min(remaining, _BLOCK_BYTES))):
+            file.write(data)
+            remaining -= len(data)
 
 
 def _in_memory(file: AudioFile) -> Audio | AudioFile:
@@ -129,7 +138,7 @@ def _in_memory(file: AudioFile) -> Audio | AudioFile:
     return file if next(blocks, None) is not None else Audio(waveform, file.sample_rate)
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: Path | None) -> str:
     """One line without the path, which the row says already."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

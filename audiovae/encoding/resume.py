@@ -1,15 +1,18 @@
 """What a dataset holds already, and what is left to do. The shards themselves are the only record of it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from audiovae.encoding import remote
 from audiovae.encoding.inputs import Recording, full_name
 from audiovae.encoding.preparation import checksum, look_at
+from audiovae.encoding.remote import Looks, scheme_of
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import OK, DatasetSettings, text_name
 from audiovae.latent_dataset.shards import find_shards, keep_rows, read_facts, shard_settings
@@ -17,6 +20,9 @@ from audiovae.latent_dataset.shards import find_shards, keep_rows, read_facts, s
 Redo = Literal["missing", "changed", "content", "all"]
 """Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
 checksum differs (every file is read for that); or all."""
+
+STORE_THREADS, STORE_CHUNK = 32, 256
+"""Requests to a store at once, and how many wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +59,12 @@ def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetS
     """
     plan = Plan([])
     shards, held = _held(dataset, settings, plan)
-    by_source: dict[str, list[_Held]] = {}
-    for row in held.values():
-        by_source.setdefault(row.source, []).append(row)
     out: set[tuple[int, int]] = set()
-    for recording in recordings:
-        row = held.get(recording.name) or _of_another_root(recording, by_source)
-        if row is not None and row.ok and redo != "all":
-            changed = _is_changed(recording, row, by_content=redo == "content")
-            if not changed or redo == "missing":
-                plan.done += 1
-                plan.changed += changed
-                continue
+    for recording, row, changed in _compared(recordings, held, redo):
+        if changed is not None and (not changed or redo == "missing"):
+            plan.done += 1
+            plan.changed += changed
+            continue
         if row is not None:
             out.add((row.shard, row.row))
         plan.todo.append(recording)
@@ -116,14 +116,37 @@ def _refuse_others(dataset: Path, made_with: DatasetSettings, settings: DatasetS
         raise InputError(f"{dataset}: was made with {was}: use the same, or another folder")
 
 
+def _compared(
+    recordings: Sequence[Recording], held: dict[str, _Held], redo: Redo
+) -> Iterator[tuple[Recording, _Held | None, bool | None]]:
+    """Each recording with its row, and whether it changed since; None for what is encoded in any case.
+
+    A store is asked for many at once: it takes its time for each.
+    """
+    by_source: dict[str, list[_Held]] = {}
+    for row in held.values():
+        by_source.setdefault(row.source, []).append(row)
+
+    def compare(recording: Recording) -> tuple[Recording, _Held | None, bool | None]:
+        row = held.get(recording.name) or _of_another_root(recording, by_source)
+        if row is None or not row.ok or redo == "all":
+            return recording, row, None
+        return recording, row, _is_changed(recording, row, by_content=redo == "content")
+
+    with ThreadPoolExecutor(STORE_THREADS) as threads:
+        for start in range(0, len(recordings), STORE_CHUNK):
+            chunk = recordings[start : start + STORE_CHUNK]
+            yield from (threads.map if any(one.uri for one in chunk) else map)(compare, chunk)
+
+
 def _of_another_root(recording: Recording, by_source: dict[str, list[_Held]]) -> _Held | None:
     """The row of a recording that was moved, with the folder that it lies in."""
     candidates = by_source.get(recording.source, [])
-    gone = [row for row in candidates if not os.path.lexists(text_name(full_name(row.root, row.source)))]
+    gone = [row for row in candidates if _is_gone(text_name(full_name(row.root, row.source)))]
     if not gone:
         return None
     try:
-        size, _ = look_at(recording)
+        size, _ = _looks(recording)
     except (OSError, ValueError):
         return None
     alike = [row for row in gone if row.size == size and row.sha256 is not None]
@@ -131,13 +154,29 @@ def _of_another_root(recording: Recording, by_source: dict[str, list[_Held]]) ->
     return next((row for row in alike if row.sha256 == found), None)
 
 
+def _is_gone(path: str) -> bool:
+    if not scheme_of(path):
+        return not os.path.lexists(path)
+    try:
+        remote.look_at(path)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False  # who knows
+    return False
+
+
+def _looks(recording: Recording) -> Looks:
+    return recording.listed or look_at(recording)
+
+
 def _is_changed(recording: Recording, row: _Held, *, by_content: bool) -> bool:
     try:
-        looks = look_at(recording)
+        looks = _looks(recording)
     except (OSError, ValueError):
         return False  # it can't be read now, but its latents are there
     if by_content:
-        return checksum(recording) != row.sha256
+        return checksum(recording) not in (row.sha256, None)
     return looks != (row.size, row.mtime_ns)
 
 

@@ -5,11 +5,13 @@ and when a decoder crashes, it must be known on which recording.
 """
 
 import signal
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from queue import Empty, Queue
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
@@ -44,29 +46,30 @@ def prepared(
             for message in prepare(recording, analysis):
                 yield index, message
         return
-    pool = _Pool(recordings, analysis, workers=min(workers, len(recordings)))
-    thread = Thread(target=pool.run, name="audiovae-decoding", daemon=True)
-    thread.start()
-    try:
-        while (message := pool.messages.get()) is not None:
-            if isinstance(message, BaseException):
-                raise message
-            yield message
-    finally:
-        pool.stop.set()
-        while thread.is_alive():
-            with suppress(Empty):
-                pool.messages.get(timeout=0.05)
-        thread.join()
+    with TemporaryDirectory(prefix="audiovae-") as folder:  # removed even if the processes are killed
+        pool = _Pool(recordings, analysis, folder, workers=min(workers, len(recordings)))
+        thread = Thread(target=pool.run, name="audiovae-decoding", daemon=True)
+        thread.start()
+        try:
+            while (message := pool.messages.get()) is not None:
+                if isinstance(message, BaseException):
+                    raise message
+                yield message
+        finally:
+            pool.stop.set()
+            while thread.is_alive():
+                with suppress(Empty):
+                    pool.messages.get(timeout=0.05)
+            thread.join()
 
 
 class _Worker:
     """A process, and the recording it has in hand."""
 
-    def __init__(self, analysis: Analysis) -> None:
+    def __init__(self, analysis: Analysis, folder: str) -> None:
         context = get_context("spawn")  # a fork of a process with torch's threads may hang
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=_work, args=(end, analysis), daemon=True)
+        self.process = context.Process(target=_work, args=(end, analysis, folder), daemon=True)
         with interrupts_held():
             self.process.start()
         end.close()
@@ -99,8 +102,8 @@ class _Worker:
 class _Pool:
     """Hands recordings to workers and collects what they say; runs in a thread of its own."""
 
-    def __init__(self, recordings: Sequence[Recording], analysis: Analysis, *, workers: int) -> None:
-        self.recordings, self.analysis = recordings, analysis
+    def __init__(self, recordings: Sequence[Recording], analysis: Analysis, folder: str, *, workers: int) -> None:
+        self.recordings, self.analysis, self.folder = recordings, analysis, folder
         self.messages: Queue[Any] = Queue(maxsize=MESSAGES_AHEAD)
         self.stop = Event()
         self.workers: list[_Worker] = []
@@ -111,7 +114,7 @@ class _Pool:
     def run(self) -> None:
         last: BaseException | None = None
         try:
-            self.workers = [_Worker(self.analysis) for _ in range(self.count)]
+            self.workers = [_Worker(self.analysis, self.folder) for _ in range(self.count)]
             while not self.stop.is_set():
                 self._hand_out()
                 if not self.open:
@@ -153,7 +156,7 @@ class _Pool:
     def _replace(self, place: int, index: int) -> Message:
         """A new process; the recording has a second try, in case it wasn't what killed the first."""
         how = self.workers[place].end()
-        self.workers[place] = _Worker(self.analysis)
+        self.workers[place] = _Worker(self.analysis, self.folder)
         if index in self.died:
             return Facts(error=f"the process that decoded it died, twice ({how})")
         self.died.add(index)
@@ -161,8 +164,9 @@ class _Pool:
         return Restart()
 
 
-def _work(pipe: Connection, analysis: Analysis) -> None:
-    """The process: recordings in, pieces and facts out, until the other end is closed."""
+def _work(pipe: Connection, analysis: Analysis, folder: str) -> None:
+    """The process: recordings in, pieces and facts out, until the other end is closed. Temporary files lie in a folder."""
+    tempfile.tempdir = folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process says what to do
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
