@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -130,7 +131,23 @@ def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
         sources("")
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/music", "gs://bucket/a.flac", "https://host/a.wav"])
-def test_what_lies_elsewhere_is_refused_in_one_line(address: str) -> None:
-    with pytest.raises(InputError, match=f"^{address}: only files of this machine can be read"):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    {
+        "https://host/a.wav": "only s3://, gs:// and files of this machine can be read",
+        "s3://": "want a bucket's name after s3://",
+        "gs:///a.wav": "want a bucket's name after gs://",
+        "s3://buck*/a.wav": "want a bucket's name after s3://",
+    }.items(),
+)
+def test_addresses_that_are_none_are_refused_in_one_line(address: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(address)}: {reason}"):
         find_recordings([address])
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("s3://KEY:SECRET@bucket/a.wav")
+    for given in ("s3://KEY:SECRET@bucket/a.wav", str(tmp_path / "list.txt")):
+        with pytest.raises(InputError, match=r"^s3://…: has credentials in it") as refused:
+            find_recordings([given])
+        assert "SECRET" not in str(refused.value)

@@ -30,7 +30,8 @@ InputsArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT...",
-        help="Audio files, folders, globs in quotes, lists of paths (.txt), manifests (.jsonl), archives (.tar).",
+        help="Audio files, folders, globs in quotes, lists of paths (.txt), manifests (.jsonl), archives (.tar); "
+        "all but archives also on s3:// and gs://.",
     ),
 ]
 RedoOption = Annotated[

@@ -28,13 +28,13 @@ FETCH_BYTES = 8 << 20
 """Fetched at once; each is a request to S3."""
 _S3_ERROR = re.compile(r"AWS Error (\w+)(?: \(([^)]*)\))? during \w+ operation: (.*)", re.DOTALL)
 _GS_ERROR = re.compile(r"Status\((\w+): (?:.*?with a last message of )?(.*?) error_info=", re.DOTALL)
-DENIED = "access denied"
+_GONE = "the store can't be reached"
 _WORDS = {
     "NO_SUCH_BUCKET": "no such bucket",
-    "ACCESS_DENIED": DENIED,
-    "PERMISSION_DENIED": DENIED,
-    "NETWORK_CONNECTION": "the store can't be reached",
-    "UNAVAILABLE": "the store can't be reached",
+    "ACCESS_DENIED": "access denied",
+    "PERMISSION_DENIED": "access denied",
+    "NETWORK_CONNECTION": _GONE,
+    "UNAVAILABLE": _GONE,
 }
 
 Looks = tuple[int, int]
@@ -65,7 +65,7 @@ def find(uri: str) -> tuple[str, dict[str, Looks | None]]:
         else:
             _want_bucket(store, path)
             raise FileNotFoundError(errno.ENOENT, "no such object or folder")
-    return scheme + folder, {scheme + one.path: _looks(one) for one in found}
+    return scheme + folder, {scheme + one.path: _looks(one, scheme) for one in found}
 
 
 def read_text(uri: str) -> str:
@@ -76,14 +76,17 @@ def read_text(uri: str) -> str:
 
 def want_buckets(uris: Iterable[str]) -> None:
     """Raises InputError if the bucket of one of these isn't there or can't be read; each bucket is tried once."""
-    for uri in {_bucket(uri): uri for uri in uris}.values():
+    first: dict[str, str] = {}
+    for uri in uris:
+        first.setdefault(_bucket(uri), uri)
+    for uri in first.values():
         with _refused(uri):
             try:
                 look_at(uri)
-            except (FileNotFoundError, PermissionError):  # of this object; others may be there
+            except ConnectionError:
+                raise
+            except OSError:  # of this object; a row will say so
                 _want_bucket(_store(uri), _path(uri))
-            except IsADirectoryError:
-                pass  # a row will say so
 
 
 def look_at(uri: str) -> Looks:
@@ -92,7 +95,7 @@ def look_at(uri: str) -> Looks:
         info = _store(uri).get_file_info(_path(uri))
         if info.type.name == "Directory":
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-        looks = _looks(info)
+        looks = _looks(info, scheme_of(uri))
         if looks is None:
             raise FileNotFoundError(errno.ENOENT, "no such object")
         return looks
@@ -113,9 +116,7 @@ def _bucket(uri: str) -> str:
     scheme = scheme_of(uri)
     name = _path(uri).split("/", 1)[0]
     if "@" in name:
-        raise InputError(
-            f"{scheme}…@{uri.split('@', 1)[1]}: credentials belong into the environment, not into an address"
-        )
+        raise InputError(f"{scheme}…: has credentials in it: they belong in the environment")  # and not in a dataset
     if not name or glob.has_magic(name):
         raise InputError(f"{uri}: want a bucket's name after {scheme}")
     return scheme + name
@@ -160,8 +161,12 @@ def _want_bucket(store: "FileSystem", path: str) -> None:
         raise FileNotFoundError(errno.ENOENT, "no such bucket")
 
 
-def _looks(info: "FileInfo") -> Looks | None:
-    return (info.size, info.mtime_ns or 0) if info.type.name == "File" else None
+def _looks(info: "FileInfo", scheme: str) -> Looks | None:
+    if info.type.name != "File":
+        return None
+    mtime_ns = info.mtime_ns or 0
+    # Some S3 servers list milliseconds, but say only seconds when they are asked for one object.
+    return info.size, mtime_ns - mtime_ns % 10**9 if scheme == S3 else mtime_ns
 
 
 def _audio_below(store: "FileSystem", folder: str) -> "list[FileInfo]":
@@ -242,7 +247,8 @@ def _told() -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(errno.ENOENT, "no such object") from error
         reason = _reason(str(error))
-        raise OSError(errno.EACCES if reason.startswith(DENIED) else errno.EIO, reason) from error
+        kind = ConnectionError if reason.startswith(_GONE) else OSError
+        raise kind(errno.EIO, reason) from error
 
 
 def _reason(text: str) -> str:

@@ -165,8 +165,8 @@ class _Pool:
 
 
 def _work(pipe: Connection, analysis: Analysis, folder: str) -> None:
-    """The process: recordings in, pieces and facts out, until the other end is closed. Temporary files lie in a folder."""
-    tempfile.tempdir = folder
+    """The process: recordings in, pieces and facts out, until the other end is closed."""
+    tempfile.tempdir = folder  # of the first process, which removes it: this one may be killed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process says what to do
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
