@@ -128,10 +128,12 @@ def _compared(
         by_source.setdefault(row.source, []).append(row)
 
     def compare(recording: Recording) -> tuple[Recording, _Held | None, bool | None]:
-        row = held.get(recording.name) or _of_another_root(recording, by_source)
+        own = held.get(recording.name)
+        row = own or _of_another_root(recording, by_source)
         if row is None or not row.ok or redo == "all":
             return recording, row, None
-        return recording, row, _is_changed(recording, row, by_content=redo == "content")
+        # What was moved has its row's checksum, whatever its date: a store gives a copy a new one.
+        return recording, row, own is not None and _is_changed(recording, own, by_content=redo == "content")
 
     with ThreadPoolExecutor(STORE_THREADS) as threads:
         for start in range(0, len(recordings), STORE_CHUNK):
