@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from pyarrow.fs import S3FileSystem
 
@@ -65,3 +65,9 @@ def upload(address: str, bucket: str, folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             put(address, bucket, path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def refuse_from_now(address: str, wanted: bool) -> None:
+    """Whether the server looks at credentials; it knows none."""
+    body = b"0" if wanted else b"inf"
+    urlopen(Request(f"{address}/moto-api/reset-auth", data=body, headers={"Content-Type": "text/plain"})).close()

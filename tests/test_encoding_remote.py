@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from conftest import noise, stereo
 from pyarrow.fs import FileInfo, FileType
-from s3_server import environment, put, s3_server, upload
+from s3_server import environment, put, refuse_from_now, s3_server, upload
 from tiny_codec import save_tiny
 from typer.testing import CliRunner
 
@@ -284,6 +284,22 @@ def test_what_is_not_there_is_one_line(bucket: str, tmp_path: Path) -> None:
         assert str(refused.value) == line
 
 
+def test_credentials_that_do_not_do_are_one_line_that_does_not_hold_them(
+    bucket: str, server: str, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(f"s3://{bucket}/a.flac")
+    refuse_from_now(server, True)
+    try:
+        for given in (f"s3://{bucket}", f"s3://{bucket}/a.flac", str(tmp_path / "list.txt")):
+            with pytest.raises(
+                InputError, match=rf"^s3://{bucket}[^ ]*: access denied, with the cred[^\n]*$"
+            ) as refused:
+                find_recordings([given])
+            assert "SECRET" not in str(refused.value)
+    finally:
+        refuse_from_now(server, False)
+
+
 def test_a_store_that_is_not_there_or_silent_is_one_line_soon(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(remote, "ATTEMPTS", 1)
@@ -319,7 +335,7 @@ def test_a_store_that_goes_away_costs_no_row(
         (
             "When getting information for key 'x' in bucket 'b': AWS Error ACCESS_DENIED during HeadObject operation: "
             "No response body. (Request ID: XYZ)",
-            "access denied",
+            "access denied, with the credentials that were found, if any",
         ),
         (
             "When listing objects under key '' in bucket 'b': AWS Error INVALID_ACCESS_KEY_ID during ListObjectsV2 "
@@ -333,9 +349,14 @@ def test_a_store_that_goes_away_costs_no_row(
             "the store refused (HTTP status 400)",
         ),
         (
+            "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could not create a OAuth2 "
+            "access token to authenticate the request. PerformWork() - CURL error [6] error_info={reason=}",
+            "no credentials were found",
+        ),
+        (
             "google::cloud::Status(PERMISSION_DENIED: Permanent error, with a last message of you may not "
             "error_info={reason=, domain=, metadata={}})",
-            "access denied: you may not",
+            "access denied, with the credentials that were found, if any: you may not",
         ),
     ],
 )

@@ -28,11 +28,12 @@ FETCH_BYTES = 8 << 20
 """Fetched at once; each is a request to S3."""
 _S3_ERROR = re.compile(r"AWS Error (\w+)(?: \(([^)]*)\))? during \w+ operation: (.*)", re.DOTALL)
 _GS_ERROR = re.compile(r"Status\((\w+): (?:.*?with a last message of )?(.*?) error_info=", re.DOTALL)
+_DENIED = "access denied, with the credentials that were found, if any"
 _GONE = "the store can't be reached"
 _WORDS = {
     "NO_SUCH_BUCKET": "no such bucket",
-    "ACCESS_DENIED": "access denied",
-    "PERMISSION_DENIED": "access denied",
+    "ACCESS_DENIED": _DENIED,
+    "PERMISSION_DENIED": _DENIED,
     "NETWORK_CONNECTION": _GONE,
     "UNAVAILABLE": _GONE,
 }
@@ -254,6 +255,8 @@ def _told() -> Iterator[None]:
 def _reason(text: str) -> str:
     """The point of a store's message: no request numbers, no addresses."""
     text = " ".join(text.split())
+    if "Could not create a OAuth2 access token" in text:
+        return "no credentials were found"
     if found := _S3_ERROR.search(text):
         code, status, said = found[1], found[2], re.sub(r" \(Request ID.*|; Details:.*", "", found[3])
         said = "" if said.startswith("No response body") else said.strip()
