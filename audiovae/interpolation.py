@@ -6,7 +6,7 @@ between them (``pitch_alignment``), frame by frame, and then mixed. That needs t
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
-from audiovae.pitch_alignment import to_common_pitch
+from audiovae.pitch_alignment import PitchAlignment
 
 Align = Literal["pitch", "none"]
 """pitch: tones glide, transposed to the pitch between; none: latents are mixed as they are, and tones crossfade."""
@@ -68,22 +68,38 @@ def blend(
     Spherical, of two: ``slerp``; of more: ``spherical_mean``, which doesn't depend on their order.
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
-    shares = _normalised(weights, len(latents))
-    codec = _codec_of(latents, codec, align)
-    aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
-    means = aligned.means
-    if codec and align == "pitch":
-        means = to_common_pitch(codec, means, torch.tensor(shares)[:, None].expand(-1, means.shape[-1]))
-    made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
-    return Latents(
-        mean=mix(means, shares, path),
-        logvar=None,
-        source=f"blend({made_of}{_options(path, fit, align)})",
-        sample_rate=aligned.sample_rate,
-        samples=aligned.samples,
-        level_db=mix_level_db([one.level_db for one in latents], shares),
-        checkpoint=latents[0].checkpoint,
-    )
+    return next(blends(latents, [weights], path=path, fit=fit, align=align, codec=codec))
+
+
+def blends(
+    latents: Sequence[Latents],
+    weights: Sequence[Sequence[Number]],
+    *,
+    path: PathShape = "linear",
+    fit: Fit = "stretch",
+    align: Align = "pitch",
+    codec: Codec | None = None,
+) -> Iterator[Latents]:
+    """``blend`` by each of the weights: the steps of a path, whose pitches are compared once if lengths allow it."""
+    codec, pitches = _codec_of(latents, codec, align), None
+    for shares in (_normalised(one, len(latents)) for one in weights):
+        aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
+        used = [index for index, share in enumerate(shares) if share != 0]
+        means, used_shares = aligned.means[used], [shares[index] for index in used]
+        if codec and align == "pitch" and len(used) > 1:
+            if pitches is None or not _same(pitches.means, means):
+                pitches = PitchAlignment(codec, means)
+            means = pitches.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
+        made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
+        yield Latents(
+            mean=mix(means, used_shares, path),
+            logvar=None,
+            source=f"blend({made_of}{_options(path, fit, align)})",
+            sample_rate=aligned.sample_rate,
+            samples=aligned.samples,
+            level_db=mix_level_db([one.level_db for one in latents], shares),
+            checkpoint=latents[0].checkpoint,
+        )
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ def interpolate_curve(
     positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
     weights = curve.weights_at(positions, duration_seconds=aligned.samples / aligned.sample_rate)
     if codec and align == "pitch":
-        means = to_common_pitch(codec, means, torch.stack([1 - weights, weights]))
+        means = PitchAlignment(codec, means).at(torch.stack([1 - weights, weights]))
     return Latents(
         mean=between(means[0], means[1], weights, path),
         logvar=None,
@@ -215,6 +231,10 @@ def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> 
                 f"bundled one, is {codec.fingerprint} ({codec.checkpoint.source})"
             )
     return codec
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
 
 
 def _config_of(codec: Codec | None) -> Config:

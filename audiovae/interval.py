@@ -72,7 +72,8 @@ def _partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramC
     """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0."""
     octave = 12 * STEPS_A_SEMITONE
     steps = torch.arange(math.log2(HIGHEST_HZ / LOWEST_HZ) * octave)
-    left, share = between(band_centres_hz(config), LOWEST_HZ * 2 ** (steps / octave))
+    centres = band_centres_hz(config)  # pyright: ignore[reportArgumentType], frozen is hashable
+    left, share = between(centres, LOWEST_HZ * 2 ** (steps / octave))
     level = torch.lerp(spectrogram[left], spectrogram[left + 1], share[:, None])
     around = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
     stands_out = level - functional.avg_pool1d(around, octave + 1, 1)[:, 0].mT
@@ -91,7 +92,7 @@ def _around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames co
 def _best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
     """Places along the way from first to last frame with the most worth, less what its jumps cost."""
     jumps = JUMP_COST * np.minimum(np.abs(tried[:, None] - tried) / JUMP_SEMITONES, 1)
-    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.int64)
+    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.uint8)
     for frame in range(1, len(worth)):
         reached = total - jumps
         came_from[frame] = reached.argmax(1)

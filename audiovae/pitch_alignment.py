@@ -12,29 +12,30 @@ from audiovae.transposition import transpose
 Means = Float[Tensor, "recordings channels latent_channels latent_frames"]
 
 
-def to_common_pitch(codec: Codec, means: Means, weights: Float[Tensor, "recordings latent_frames"]) -> Means:
-    """Latents of recordings on one time axis, each transposed to the weighted mean of their pitches, frame by frame.
+class PitchAlignment:
+    """Recordings on one time axis, and how far apart they are in pitch at each spectrogram frame.
 
-    ``weights`` sum to 1 at each latent frame; where one recording has all of it, it stays untouched, and those that
-    have none at all stay as they are. Intervals are found from what the decoder makes of the latents (``interval``),
-    the same one for all channels. Transposing moves latents by what it changes in their spectrogram's encoding:
-    z + E(T(D(z))) - E(D(z)), which leaves z alone where there is nothing to transpose.
+    Intervals are found from what the decoder makes of the latents (``interval``), the same ones for all channels.
     """
-    used = [index for index, share in enumerate(weights) if share.any()]
-    if len(used) < 2:
-        return means
-    chosen = weights[used].float().repeat_interleave(codec.config.model.time_stride, dim=1)
-    above = intervals_above_first(codec, means[used])
-    common = (chosen * above).sum(0)
-    moved = means.clone()
-    for place, index in enumerate(used):
-        # The interval to the common pitch says nothing of a recording that isn't heard there.
-        semitones = torch.where(chosen[place] == 0, 0.0, common - above[place])
-        moved[index] = transposed(codec, means[index], semitones)
-    return moved
+
+    def __init__(self, codec: Codec, means: Means) -> None:
+        self.codec, self.means = codec, means
+        self.above = _intervals_above_first(codec, means)
+        """In semitones, [recordings, frames]."""
+
+    def at(self, weights: Float[Tensor, "recordings latent_frames"]) -> Means:
+        """All recordings transposed to the weighted mean of their pitches, frame by frame, by weights that sum to 1.
+
+        Where a recording has all the weight, or none of it, it is left as it is.
+        """
+        chosen = weights.float().repeat_interleave(self.codec.config.model.time_stride, dim=1)
+        common = (chosen * self.above).sum(0)
+        semitones = torch.where(chosen == 0, 0.0, common - self.above)
+        moved = [transposed(self.codec, *one) for one in zip(self.means, semitones, strict=True)]
+        return torch.stack(moved)
 
 
-def intervals_above_first(codec: Codec, means: Means) -> Float[Tensor, "recordings frames"]:
+def _intervals_above_first(codec: Codec, means: Means) -> Float[Tensor, "recordings frames"]:
     """How many semitones each recording lies above the first one, by spectrogram frame."""
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in means[1:]]
     for pieces in zip(*(codec.spectrogram_chunks(mean) for mean in means), strict=True):
@@ -50,7 +51,11 @@ def transposed(
     mean: Float[Tensor, "channels latent_channels latent_frames"],
     semitones: Float[Tensor, " frames"],
 ) -> Float[Tensor, "channels latent_channels latent_frames"]:
-    """Latents of the same recording so much higher at each spectrogram frame; the same latents where that is 0."""
+    """Latents of the same recording so much higher at each spectrogram frame.
+
+    They move by what transposing changes in their spectrogram's encoding, z + E(T(D(z))) - E(D(z)), and so stay the
+    same where there is nothing to transpose, whatever encoder and decoder do.
+    """
     if not semitones.any():
         return mean
     model, stride, config = codec.checkpoint.model, codec.config.model.time_stride, codec.config.spectrogram

@@ -20,7 +20,7 @@ def transpose(
     A band takes the level that the band lower by the interval had, read between bands where none lies there: the
     whole spectrum moves, as that of a tape which plays faster, while time stays. Beyond the last band is its level.
     """
-    centres = band_centres_hz(config).to(spectrogram.device)
+    centres = band_centres_hz(config).to(spectrogram.device)  # pyright: ignore[reportArgumentType], frozen is hashable
     wanted = centres[:, None] / 2 ** (semitones.to(centres) / 12)
     left, share = between(centres, wanted)
     shape = spectrogram.shape

@@ -349,8 +349,8 @@ def test_a_store_that_goes_away_costs_no_row(
             "the store refused (HTTP status 400)",
         ),
         (
-            "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could not create a OAuth2 "
-            "access token to authenticate the request. PerformWork() - CURL error [6] error_info={reason=}",
+            "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of Could not create a "
+            "OAuth2 access token to authenticate the request. PerformWork() - CURL error [6] error_info={reason=}",
             "no credentials were found",
         ),
         (

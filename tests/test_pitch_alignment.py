@@ -4,16 +4,16 @@ import pytest
 import torch
 
 import audiovae
-from audiovae import pitch_alignment
+from audiovae import interpolation, pitch_alignment
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.morphing import second_pitch_salience
 from audiovae.evaluation.tones import Tone
-from audiovae.interpolation import Curve, blend, interpolate, interpolate_curve
+from audiovae.interpolation import Curve, blend, blends, interpolate, interpolate_curve
 from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
-from audiovae.pitch_alignment import intervals_above_first, to_common_pitch, transposed
+from audiovae.pitch_alignment import PitchAlignment, transposed
 from tests.tiny_codec import save_tiny
 
 RATE = 44_100
@@ -92,7 +92,7 @@ def test_both_channels_move_together(codec: Codec) -> None:
     left, right = tone(0).waveform, tone(4).waveform
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
-    found = intervals_above_first(codec, torch.stack([chord.mean, higher.mean]))
+    found = PitchAlignment(codec, torch.stack([chord.mean, higher.mean])).above
     assert found.shape == (2, 16 * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 
@@ -105,13 +105,28 @@ def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: py
     assert torch.allclose(transposed(codec, mean, semitones), whole, atol=1e-4)
 
 
-def test_a_recording_without_weight_is_left_alone(codec: Codec) -> None:
-    means = torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)])
-    moved = to_common_pitch(codec, means, torch.tensor([[0.5], [0.0], [0.5]]).expand(-1, means.shape[-1]))
-    assert torch.equal(moved[1], means[1])
-    assert not torch.equal(moved[0], means[0])
-    alone = torch.tensor([[0.0], [1.0], [0.0]]).expand(-1, means.shape[-1])
-    assert torch.equal(to_common_pitch(codec, means, alone), means)
+def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
+    pitches = PitchAlignment(codec, torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)]))
+    for shares, moves in (([0.5, 0.0, 0.5], [True, False, True]), ([0.0, 1.0, 0.0], [False, False, False])):
+        moved = pitches.at(torch.tensor(shares)[:, None].expand(-1, pitches.means.shape[-1]))
+        assert [not torch.equal(*pair) for pair in zip(moved, pitches.means, strict=True)] == moves
+
+
+def test_steps_of_a_path_are_the_blends_one_by_one(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = [codec.encode(tone(semitones)) for semitones in (0, 5, 9)]
+    weights = [[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0], [0, 0.5, 0.5], [1, 1, 1]]
+    one_by_one = [blend(clips, one, codec=codec) for one in weights]
+    compared: list[int] = []
+
+    class Counted(PitchAlignment):
+        def __init__(self, codec: Codec, means: torch.Tensor) -> None:
+            compared.append(len(means))
+            super().__init__(codec, means)
+
+    monkeypatch.setattr(interpolation, "PitchAlignment", Counted)
+    for step, alone in zip(blends(clips, weights, codec=codec), one_by_one, strict=True):
+        assert torch.equal(step.mean, alone.mean) and step.source == alone.source
+    assert compared == [2, 2, 3]
 
 
 def test_the_model_must_be_the_one_that_made_the_latents(codec: Codec, tmp_path: Path) -> None:

@@ -121,14 +121,14 @@ def _sounds(
 ) -> list["Sound"]:
     """The sounds in the order of their file names; ``how`` holds the options of ``interpolation``."""
     from audiovae.cli.sound_folder import Sound
-    from audiovae.interpolation import Curve, blend, interpolate_curve
+    from audiovae.interpolation import Curve, blends, interpolate_curve
 
     if curve is not None:
         moved = interpolate_curve(inputs[0], inputs[1], Curve.parse(curve), codec=codec, **how)
         return [Sound(files[0], moved, label=curve, facts={"curve": curve})]
     sounds = []
-    for name, shares in zip(files, _shares(len(inputs), len(files), weights), strict=True):
-        latents = blend(inputs, shares, codec=codec, **how)
+    weighted = _shares(len(inputs), len(files), weights)
+    for name, shares, latents in zip(files, weighted, blends(inputs, weighted, codec=codec, **how), strict=True):
         facts: dict[str, Any] = {"weights": shares}
         if len(inputs) == 2:
             facts = {"weight": shares[1]} | facts

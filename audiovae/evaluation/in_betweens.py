@@ -27,7 +27,7 @@ from audiovae.evaluation.morphing import (
 )
 from audiovae.evaluation.summary import Summary, summarise
 from audiovae.evaluation.tones import THIRD_TONE, tone_pairs
-from audiovae.interpolation import Align, interpolate
+from audiovae.interpolation import Align, blends
 from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
 from audiovae.level import level_db
@@ -130,7 +130,8 @@ def latent_path(codec: Codec, first: Latents, last: Latents, *, align: Align) ->
     That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
     (0), or as something else: a place that the encoder doesn't know.
     """
-    between = [interpolate(first, last, weight=weight, fit="trim", align=align, codec=codec) for weight in WEIGHTS]
+    shares = [[1 - weight, weight] for weight in WEIGHTS]
+    between = list(blends([first, last], shares, fit="trim", align=align, codec=codec))
     spectrograms = torch.cat([codec.spectrogram_of(latents) for latents in between])
     middle = STEPS // 2
     with torch.inference_mode():
