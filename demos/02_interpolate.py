@@ -1,4 +1,4 @@
-"""Nine steps from a music box to a piano, and the plain mix of the two beside the middle one."""
+"""Nine steps from a music box to a piano; beside the middle one a crossfade of latents and the plain mix."""
 
 import argparse
 from pathlib import Path
@@ -25,6 +25,8 @@ def main() -> None:
     for weight, latents in zip(weights, steps, strict=True):
         codec.decode(latents).save(arguments.out / f"{weight:.3f}.wav", force=True)
 
+    crossfade = audiovae.interpolate(a, b, weight=0.5, align="none", codec=codec)
+    codec.decode(crossfade).save(arguments.out / "crossfade.wav", force=True)
     samples = min(clip.samples for clip in clips)
     mix = 0.5 * (clips[0].waveform[:, :samples] + clips[1].waveform[:, :samples])
     audiovae.Audio(mix, clips[0].sample_rate).save(arguments.out / "mix.wav", force=True)
@@ -37,7 +39,7 @@ def main() -> None:
         seconds=a.duration_seconds,
         force=True,
     )
-    print(f"{arguments.out}: {STEPS} steps, and mix.wav to compare 0.500.wav with")
+    print(f"{arguments.out}: {STEPS} steps; compare 0.500.wav with crossfade.wav and mix.wav")
 
 
 if __name__ == "__main__":

@@ -88,6 +88,24 @@ def test_a_cluster_makes_the_same_dataset(
     }
 
 
+def test_actors_of_several_cpus_decode_in_processes(
+    ray: Any,
+    checkpoint: Path,
+    settings: DatasetSettings,
+    recordings: list[Recording],
+    expected: list[dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an actor with a GPU does."""
+    monkeypatch.setattr(cluster.Actors, "for_nodes", lambda *_: cluster.Actors(most=1, cpus=3, batch=16))
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    encoder = cluster.ray_encoder("local", str(checkpoint), settings, device="cpu")
+    outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
+    assert (outcome.encoded, len(outcome.failures)) == (24, 1)
+    assert content(tmp_path / "there") == expected
+
+
 def test_a_node_that_dies_costs_no_row(
     ray: Any,
     checkpoint: Path,

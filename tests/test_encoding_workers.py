@@ -10,6 +10,7 @@ from tiny_codec import save_tiny
 from audiovae.audio import Audio
 from audiovae.codec import Codec, load
 from audiovae.encoding import pipeline, workers
+from audiovae.encoding.cluster import Actors
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
 from audiovae.encoding.preparation import Analysis, Facts, Piece
@@ -73,3 +74,20 @@ def test_a_recording_that_kills_two_workers_is_a_failure(
     first, second = encode_recordings(codec, recordings, settings_of(codec), workers=1)
     assert first.error == "the process that decoded it died, twice (signal 9)" and first.mean is None
     assert second.error is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "most", "cpus"),
+    [
+        ([{"CPU": 4.0}, {"CPU": 2.0}], 0.0, 6, 1),
+        ([{"CPU": 16.0, "GPU": 1.0}], 1.0, 1, 15),
+        ([{"CPU": 17.0, "GPU": 8.0}, {"CPU": 64.0}], 1.0, 8, 2),  # a node without a GPU has no say
+        ([{"CPU": 9.0, "GPU": 2.0}, {"CPU": 33.0, "GPU": 2.0}], 1.0, 4, 4),  # an actor must fit on every node
+        ([{"CPU": 8.0, "GPU": 1.0}], 0.5, 2, 3),
+        ([{"CPU": 1.0, "GPU": 1.0}], 1.0, 1, 1),
+        ([{"CPU": 8.0}], 1.0, 1, 1),  # none has one: Ray says so, or waits for a node that will
+    ],
+)
+def test_a_cluster_s_room_is_shared_out(nodes: list[dict[str, float]], gpus: float, most: int, cpus: int) -> None:
+    actors = Actors.for_nodes(nodes, gpus)
+    assert (actors.most, actors.cpus, actors.workers) == (most, cpus, cpus - 1)

@@ -1,7 +1,7 @@
 """The same encoding on a Ray cluster: actors with a model each make rows, this process writes them."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from audiovae.codec import load
@@ -14,23 +14,53 @@ from audiovae.latent_dataset.schema import DatasetSettings, Row, table, to_row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BATCH_RECORDINGS = 32
-"""Recordings that an actor is given at once, and that are encoded again if it dies."""
+BATCH_RECORDINGS, GPU_BATCH_RECORDINGS = 32, 1024
+"""Recordings that an actor is given at once, and that are encoded again if it dies. With a GPU they take as little
+time, and more of them are worth the seconds in which decoding processes start."""
 LOCAL = "local"
 _MEMBER_COLUMNS = ("archive", "offset", "bytes", "mtime_ns")
 
 
-class ClusterEncoder:
-    """What an actor does: a table of recordings in, a table of rows out. It decodes in its own process."""
+@dataclass(frozen=True)
+class Actors:
+    """How a cluster's room is shared out."""
 
-    def __init__(self, checkpoint: str | None, device: str, settings: DatasetSettings) -> None:
-        self.codec, self.settings = load(checkpoint, device=device), settings
+    most: int
+    cpus: int
+    """Of each, one of them for the model; the others decode for it."""
+    batch: int
+    """Recordings at once."""
+
+    @classmethod
+    def for_nodes(cls, nodes: Sequence[Mapping[str, float]], gpus: float) -> "Actors":
+        """By the nodes' resources: an actor a CPU; or one for each share of a GPU, with as many CPUs as every node has.
+
+        A GPU would wait for one process that decodes. Of each node a CPU is left to Ray, which hands out with it.
+        """
+        if not gpus:
+            return cls(max(1, int(sum(node.get("CPU", 0) for node in nodes))), 1, BATCH_RECORDINGS)
+        shares = [(int(node.get("GPU", 0) / gpus), node.get("CPU", 1)) for node in nodes]
+        cpus = [int((cpus - 1) / actors) for actors, cpus in shares if actors]
+        return cls(max(1, sum(actors for actors, _ in shares)), max(1, min(cpus, default=1)), GPU_BATCH_RECORDINGS)
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode for an actor; 0: it does so itself."""
+        return self.cpus - 1
+
+
+class ClusterEncoder:
+    """What an actor does: a table of recordings in, a table of rows out."""
+
+    def __init__(self, checkpoint: str | None, device: str, settings: DatasetSettings, workers: int = 0) -> None:
+        self.codec, self.settings, self.workers = load(checkpoint, device=device), settings, workers
         if self.codec.fingerprint != settings.checkpoint:
             raise InputError(f"{checkpoint}: is another model on this node")
 
     def __call__(self, batch: "pa.Table") -> "pa.Table":
         recordings = [_recording(**entry) for entry in batch.to_pylist()]
-        return table(list(encode_recordings(self.codec, recordings, self.settings)), self.settings)
+        rows = encode_recordings(self.codec, recordings, self.settings, workers=self.workers)
+        return table(list(rows), self.settings)
 
 
 def ray_encoder(
@@ -39,8 +69,9 @@ def ray_encoder(
     """Encodes on the Ray cluster at an address, or on one of this machine's own with ``local``.
 
     Every node needs this package, and the recordings (and the checkpoint, if it isn't the bundled one) under the same
-    paths. There are as many actors as the cluster has room for: a CPU each, or ``gpus`` of one. An actor that dies is
-    replaced and its batch is encoded again. Raises InputError if Ray is not installed, can't be reached, or gives up.
+    paths. There are as many actors as the cluster has room for (``Actors``): a CPU each, or ``gpus`` of one and CPUs
+    that decode for it. An actor that dies is replaced and its batch is encoded again. Raises InputError if Ray is not
+    installed, can't be reached, or gives up.
     """
 
     def encode(recordings: Sequence[Recording]) -> Iterator[Row]:
@@ -84,17 +115,16 @@ def _encode_on_ray(
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     entries = [_entry(recording) for recording in recordings]
-    room = ray.cluster_resources().get("GPU" if gpus else "CPU", 1)
-    most = max(1, int(room / (gpus or 1)))
-    blocks = max(1, -(-len(entries) // BATCH_RECORDINGS))
+    actors = Actors.for_nodes([node["Resources"] for node in ray.nodes() if node["Alive"]], gpus)
+    blocks = max(1, -(-len(entries) // actors.batch))
     rows = ray.data.from_items(entries, override_num_blocks=blocks).map_batches(
         ClusterEncoder,
-        fn_constructor_args=arguments,
-        batch_size=BATCH_RECORDINGS,
+        fn_constructor_args=(*arguments, actors.workers),
+        batch_size=actors.batch,
         batch_format="pyarrow",
         num_gpus=gpus or None,
-        num_cpus=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, blocks)),
+        num_cpus=actors.cpus,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors.most, blocks)),
     )
     batches: Iterable[Any] = rows.iter_batches(batch_size=None, batch_format="pyarrow")  # of Arrow tables
     for batch in batches:
