@@ -1,9 +1,9 @@
 """What each setting bought, and what more training buys: runs side by side, by their logs.
 
     python tests/benchmarks/ablations.py RUN... [--clips FOLDER...] [--clips-each 4] [--out DIR] [--curve RUN]
-        [--write DOCUMENT]
+        [--write DOCUMENT] [--block ablations]
 
-Each RUN is a folder that `audiovae train` made. A row of `ablations` says in which settings the run differs from the
+Each RUN is a folder that `audiovae train` made. A row of the block says in which settings the run differs from the
 first one, and its last validation: mean absolute error of the log bands on held-out audio (no Griffin-Lim), KL and
 active channels. Some losses make that error small, others give a little of it up for sharpness: with --clips, the row
 goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last row is
@@ -73,7 +73,7 @@ def row(run: Path, first: dict[str, Any]) -> list[str]:
         run.name,
         differences(settings(run).model_dump(), first),
         str(step),
-        f"{last['error_db']:.2f}",
+        f"{last['error_db']:.3f}",
         f"{last['kl']:.0f}",
         active,
     ]
@@ -116,9 +116,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="keeps measures of clips")
     parser.add_argument("--curve", type=Path, metavar="RUN", help="show this run's way")
     parser.add_argument("--write", type=Path, help="a document with a block for this table")
+    parser.add_argument("--block", default="ablations", help="the document's block for the table of runs")
     options = parser.parse_args()
     clips = find_clips(options.clips, limit=options.clips_each)
-    blocks = {"ablations": ablations(options.runs, clips, options.out / "clips")}
+    blocks = {options.block: ablations(options.runs, clips, options.out / "clips")}
     if options.curve:
         blocks["curve"] = curve(options.curve)
     for name, text in blocks.items():
