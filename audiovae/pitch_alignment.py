@@ -22,6 +22,8 @@ class PitchAlignment:
         self.codec, self.means = codec, means
         self.above = _intervals_above_first(codec, means)
         """In semitones, [recordings, frames]."""
+        self._short: dict[int, tuple[Tensor, Tensor]] = {}
+        """Of recordings of one piece, what ``_decoded`` says: they are transposed for every step of a path."""
 
     def at(self, weights: Float[Tensor, "recordings latent_frames"]) -> Means:
         """All recordings transposed to the weighted mean of their pitches, frame by frame, by weights that sum to 1.
@@ -31,8 +33,39 @@ class PitchAlignment:
         chosen = weights.float().repeat_interleave(self.codec.config.model.time_stride, dim=1)
         common = (chosen * self.above).sum(0)
         semitones = torch.where(chosen == 0, 0.0, common - self.above)
-        moved = [transposed(self.codec, *one) for one in zip(self.means, semitones, strict=True)]
-        return torch.stack(moved)
+        return torch.stack([self._transposed(place, one) for place, one in enumerate(semitones)])
+
+    def _transposed(
+        self, place: int, semitones: Float[Tensor, " frames"]
+    ) -> Float[Tensor, "channels latent_channels latent_frames"]:
+        """Latents of a recording so much higher at each spectrogram frame.
+
+        They move by what transposing changes in their spectrogram's encoding, z + E(T(D(z))) - E(D(z)), and so stay
+        the same where there is nothing to transpose, whatever encoder and decoder do.
+        """
+        mean, model, config = self.means[place], self.codec.checkpoint.model, self.codec.config
+        if not semitones.any():
+            return mean
+        context, stride, moved = 2 * model.context_latent_frames, config.model.time_stride, []
+        for first, last, keep in chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, context):
+            spectrogram, encoding = self._decoded(place, first, last)
+            with torch.inference_mode():
+                higher = transpose(spectrogram, semitones[first * stride : last * stride], config.spectrogram)
+                change = model.encode(higher).mean - encoding
+            moved.append(mean[..., first:last][..., keep] + change[..., keep].to(mean))
+        return torch.cat(moved, dim=-1)
+
+    def _decoded(self, place: int, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """D(z) and E(D(z)) of a piece: [channels, 1, n_bands, frames], [channels, latent_channels, latent_frames]."""
+        if place in self._short:
+            return self._short[place]
+        with torch.inference_mode():
+            latents = self.means[place, ..., first:last].to(self.codec.device, torch.float32)
+            spectrogram = self.codec.checkpoint.model.decode(latents)
+            found = spectrogram, self.codec.checkpoint.model.encode(spectrogram).mean
+        if last - first == self.means.shape[-1]:
+            self._short[place] = found
+        return found
 
 
 def _intervals_above_first(codec: Codec, means: Means) -> Float[Tensor, "recordings frames"]:
@@ -44,26 +77,3 @@ def _intervals_above_first(codec: Codec, means: Means) -> Float[Tensor, "recordi
             matched.append(matches(first, other, codec.config.spectrogram))
     rows = [best_intervals(*(torch.cat(part) for part in zip(*matched, strict=True))) for matched in found]
     return torch.stack([torch.zeros_like(rows[0]), *rows])
-
-
-def transposed(
-    codec: Codec,
-    mean: Float[Tensor, "channels latent_channels latent_frames"],
-    semitones: Float[Tensor, " frames"],
-) -> Float[Tensor, "channels latent_channels latent_frames"]:
-    """Latents of the same recording so much higher at each spectrogram frame.
-
-    They move by what transposing changes in their spectrogram's encoding, z + E(T(D(z))) - E(D(z)), and so stay the
-    same where there is nothing to transpose, whatever encoder and decoder do.
-    """
-    if not semitones.any():
-        return mean
-    model, stride, config = codec.checkpoint.model, codec.config.model.time_stride, codec.config.spectrogram
-    context, pieces = model.context_latent_frames, []
-    for first, last, keep in chunks(mean.shape[-1], CHUNK_LATENT_FRAMES, 2 * context):
-        with torch.inference_mode():
-            spectrogram = model.decode(mean[..., first:last].to(codec.device, torch.float32))
-            higher = transpose(spectrogram, semitones[first * stride : last * stride], config)
-            change = model.encode(higher).mean - model.encode(spectrogram).mean
-        pieces.append(mean[..., first:last][..., keep] + change[..., keep].to(mean))
-    return torch.cat(pieces, dim=-1)

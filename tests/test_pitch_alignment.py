@@ -13,7 +13,7 @@ from audiovae.evaluation.tones import Tone
 from audiovae.interpolation import Curve, blend, blends, interpolate, interpolate_curve
 from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
-from audiovae.pitch_alignment import PitchAlignment, transposed
+from audiovae.pitch_alignment import PitchAlignment
 from tests.tiny_codec import save_tiny
 
 RATE = 44_100
@@ -98,11 +98,13 @@ def test_both_channels_move_together(codec: Codec) -> None:
 
 
 def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    mean = codec.encode(EXAMPLES / "piano_bach.flac").mean
-    semitones = torch.linspace(-3, 5, 16 * mean.shape[-1])
-    whole = transposed(codec, mean, semitones)
+    clips = [codec.encode(EXAMPLES / name).mean for name in ("piano_bach.flac", "guitar.flac")]
+    weights = torch.stack([torch.linspace(0, 1, clips[0].shape[-1]), torch.linspace(1, 0, clips[0].shape[-1])])
+    pitches = PitchAlignment(codec, torch.stack(clips))
+    whole = pitches.at(weights)
+    assert torch.equal(pitches.at(weights), whole)  # what is kept of the first time makes no difference
     monkeypatch.setattr(pitch_alignment, "CHUNK_LATENT_FRAMES", 5)
-    assert torch.allclose(transposed(codec, mean, semitones), whole, atol=1e-4)
+    assert torch.allclose(PitchAlignment(codec, torch.stack(clips)).at(weights), whole, atol=1e-4)
 
 
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
