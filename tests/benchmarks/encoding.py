@@ -1,6 +1,6 @@
 """How fast a folder is encoded, beside what decoding and the model alone would allow, and what half precision costs.
 
-    python tests/benchmarks/encoding.py [FOLDER] [--workers N] [--device cpu] [--files 40] [--write README.md]
+    python tests/benchmarks/encoding.py [FOLDER] [--workers N] [--device cpu] [--files 200] [--write README.md]
 
 FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
 memory without files, and encoded as ``audiovae encode`` does it. Start-up of the processes and loading of the model are
@@ -189,7 +189,7 @@ def describe_a_core_each(rounds: list[tuple[float, float, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--files", type=int, default=40)
+    parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="auto")
