@@ -12,7 +12,7 @@ from audiovae.config import SpectrogramConfig
 from audiovae.transposition import band_centres_hz, between
 
 LARGEST_SEMITONES = 12
-"""Sounds further apart are matched at the octave: every second partial of the lower one, which fuses as well."""
+"""Sounds further apart are matched where partials of one meet some of the other: an octave nearer, mostly."""
 STEPS_A_SEMITONE = 4
 LOWEST_HZ, HIGHEST_HZ = 60.0, 6000.0
 """Where partials are compared: below, bands are wider than intervals; above, they lie close together."""

@@ -20,8 +20,8 @@ class PitchAlignment:
 
     def __init__(self, codec: Codec, means: Means) -> None:
         self.codec, self.means = codec, means
-        self.above = _intervals_above_first(codec, means)
-        """In semitones, [recordings, frames]."""
+        self.above_semitones = _intervals_above_first(codec, means)
+        """How far each lies above the first one, [recordings, frames]."""
         self._short: dict[int, tuple[Tensor, Tensor]] = {}
         """Of recordings of one piece, what ``_decoded`` says: they are transposed for every step of a path."""
 
@@ -31,8 +31,8 @@ class PitchAlignment:
         Where a recording has all the weight, or none of it, it is left as it is.
         """
         chosen = weights.float().repeat_interleave(self.codec.config.model.time_stride, dim=1)
-        common = (chosen * self.above).sum(0)
-        semitones = torch.where(chosen == 0, 0.0, common - self.above)
+        common = (chosen * self.above_semitones).sum(0)
+        semitones = torch.where(chosen == 0, 0.0, common - self.above_semitones)
         return torch.stack([self._transposed(place, one) for place, one in enumerate(semitones)])
 
     def _transposed(

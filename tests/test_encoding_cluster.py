@@ -68,27 +68,11 @@ def ray() -> Iterator[Any]:
     ray.shutdown()
 
 
+@pytest.mark.parametrize(
+    "actors", [cluster.Actors(2, 1, 2), cluster.Actors(1, 3, 16)], ids=["a CPU each", "with CPUs that decode for it"]
+)
 def test_a_cluster_makes_the_same_dataset(
-    ray: Any,
-    checkpoint: Path,
-    settings: DatasetSettings,
-    recordings: list[Recording],
-    expected: list[dict[str, object]],
-    tmp_path: Path,
-) -> None:
-    """A real one, on this machine, with two actors; what it makes is read by Ray too."""
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
-    encoder = cluster.ray_encoder("local", str(checkpoint), settings, device="cpu")
-    outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
-    assert (outcome.encoded, len(outcome.failures)) == (24, 1)
-    assert content(tmp_path / "there") == expected
-    rows = ray.data.read_parquet(str(tmp_path / "there")).take_all()
-    assert {row["source"]: list(row["mean"]) for row in rows if row["status"] == "ok"} == {
-        row["source"]: row["mean"] for row in expected if row["status"] == "ok"
-    }
-
-
-def test_actors_of_several_cpus_decode_in_processes(
+    actors: cluster.Actors,
     ray: Any,
     checkpoint: Path,
     settings: DatasetSettings,
@@ -97,13 +81,17 @@ def test_actors_of_several_cpus_decode_in_processes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As an actor with a GPU does."""
-    monkeypatch.setattr(cluster.Actors, "for_nodes", lambda *_: cluster.Actors(most=1, cpus=3, batch=16))
+    """A real one, on this machine; what it makes is read by Ray too."""
+    monkeypatch.setattr(cluster.Actors, "for_nodes", lambda *_: actors)
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     encoder = cluster.ray_encoder("local", str(checkpoint), settings, device="cpu")
     outcome = encode_dataset(recordings, tmp_path / "there", settings, encoder)
     assert (outcome.encoded, len(outcome.failures)) == (24, 1)
     assert content(tmp_path / "there") == expected
+    rows = ray.data.read_parquet(str(tmp_path / "there")).take_all()
+    assert {row["source"]: list(row["mean"]) for row in rows if row["status"] == "ok"} == {
+        row["source"]: row["mean"] for row in expected if row["status"] == "ok"
+    }
 
 
 def test_a_node_that_dies_costs_no_row(

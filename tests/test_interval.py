@@ -77,3 +77,9 @@ def test_a_rest_takes_over_the_interval_around_it() -> None:
     a = torch.cat([melody([0], harmonics=8), rest, melody([0], harmonics=8)], dim=1)
     b = torch.cat([melody([5], harmonics=8), rest, melody([5], harmonics=8)], dim=1)
     assert (interval(a, b) - 5).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("semitones", [14, 16, 22])
+def test_what_is_further_apart_is_matched_an_octave_nearer(semitones: int) -> None:
+    found = interval(melody([0], harmonics=20), melody([semitones], harmonics=20))
+    assert (found.median() - (semitones - 12)).abs() < 0.1

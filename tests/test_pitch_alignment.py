@@ -92,7 +92,7 @@ def test_both_channels_move_together(codec: Codec) -> None:
     left, right = tone(0).waveform, tone(4).waveform
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
-    found = PitchAlignment(codec, torch.stack([chord.mean, higher.mean])).above
+    found = PitchAlignment(codec, torch.stack([chord.mean, higher.mean])).above_semitones
     assert found.shape == (2, 16 * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 

@@ -58,7 +58,7 @@ def write_sounds(
     measured: list[dict[str, Any]] = []
     panels: list[Tensor] = []
     previous: Tensor | None = None
-    with _Row(folder / joined, sounds[0].latents) if joined else nullcontext() as row:
+    with _Joined(folder / joined, sounds[0].latents) if joined else nullcontext() as row:
         for done, sound in enumerate(sounds, start=1):
             gain_db = _save(codec, sound, folder, quality=quality, row=row)
             spectrogram = codec.spectrogram_of(sound.latents)
@@ -73,7 +73,7 @@ def write_sounds(
     return [*measured, row.facts()] if row else measured
 
 
-class _Row:
+class _Joined:
     """Sounds in a row in one file. Each fades in and out in an instant, so that nothing clicks where they meet."""
 
     def __init__(self, path: Path, like: Latents) -> None:
@@ -81,7 +81,7 @@ class _Row:
         self.writer = AudioWriter(path, like.sample_rate, like.channels)
         self.fade = 0.5 - 0.5 * torch.cos(torch.pi * torch.arange(size) / size)
 
-    def __enter__(self) -> "_Row":
+    def __enter__(self) -> "_Joined":
         self.writer.__enter__()
         return self
 
@@ -111,7 +111,7 @@ class _Row:
         return {"name": self.path.name} | shape | duration
 
 
-def _save(codec: Codec, sound: Sound, folder: Path, *, quality: str, row: _Row | None) -> float:
+def _save(codec: Codec, sound: Sound, folder: Path, *, quality: str, row: _Joined | None) -> float:
     """Writes one sound; returns the gain in dB that kept it from clipping."""
     blocks = codec.stream(sound.latents, quality=quality)
     with AudioWriter(folder / sound.name, sound.latents.sample_rate, sound.latents.channels) as writer:

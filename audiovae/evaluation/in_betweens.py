@@ -1,6 +1,5 @@
 """Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,10 +38,8 @@ TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
 CLIP_PAIRS = 24
 """Neighbours in the list of clips, at most; the last with the first."""
-TRANSPOSED_CLIPS, TRANSPOSED_SECONDS = 6, 4.0
-"""Clips that are compared with themselves transposed, and how much of each."""
-TRANSPOSITIONS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0)
-"""Semitones, clip by clip."""
+TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
+"""Semitones between each clip and its transposition, and how much of it is taken; so many clips at most."""
 TRUTH, STRAIGHT = "truth", "straight line"
 
 Rows = dict[str, dict[str, Summary]]
@@ -72,7 +69,7 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
 
     found: dict[str, list[dict[str, float]]] = {}
     codec = next(iter(codecs.values()))
-    for clip, semitones in zip(clips, itertools.cycle(TRANSPOSITIONS), strict=False):
+    for clip, semitones in zip(clips, TRANSPOSITIONS, strict=False):
         waveform = clip.waveform[0, : round(TRANSPOSED_SECONDS * _rate(codec))].numpy()
         shifted = [pitch_shift(waveform, sr=_rate(codec), n_steps=weight * semitones) for weight in WEIGHTS]
         sounds = [_levelled(torch.from_numpy(one)[None], codec) for one in shifted]

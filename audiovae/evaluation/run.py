@@ -14,7 +14,7 @@ from audiovae.evaluation.clips import Clip, load_clip
 from audiovae.evaluation.frechet import frechet_distance
 from audiovae.evaluation.in_betweens import (
     TONE_PAIRS,
-    TRANSPOSED_CLIPS,
+    TRANSPOSITIONS,
     Rows,
     clip_in_betweens,
     tone_in_betweens,
@@ -90,7 +90,7 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = len(clips) + 2 * TONE_PAIRS + min(TRANSPOSED_CLIPS, len(clips)) + 2 * len(models)
+    total = len(clips) + 2 * TONE_PAIRS + min(len(TRANSPOSITIONS), len(clips)) + 2 * len(models)
     shown = set(_evenly(len(clips), SHOWN_CLIPS))
     records, failures = [], []
     progress(0, total)
@@ -111,10 +111,10 @@ def evaluate(
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
-    some = [records[place] for place in _evenly(len(records), TRANSPOSED_CLIPS)]
+    some = [records[place] for place in _evenly(len(records), len(TRANSPOSITIONS))]
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
     transposed = transposed_in_betweens(models, targets, advance=advance)
-    for _ in range(min(TRANSPOSED_CLIPS, len(clips)) - len(some)):  # had been expected of clips that failed
+    for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(some)):  # had been expected of clips that failed
         advance()
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])
