@@ -16,7 +16,8 @@ from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
-FORMAT_NAME, FORMAT_VERSION = "audiovae", 1
+FORMAT_NAME, FORMAT_VERSION = "audiovae", 2
+"""Format 1 held models of log spectrograms."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def _check_format(header: dict[str, str], path: Path) -> None:
     name, _, version = header.get("format", "").partition("/")
     if name != FORMAT_NAME or not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of audiovae")
+    if int(version) < FORMAT_VERSION:
+        raise InputError(f"{path}: made by an older audiovae, whose spectrograms this one doesn't make: train it again")
     if int(version) > FORMAT_VERSION:
         raise InputError(
             f"{path}: made by a newer audiovae: format {FORMAT_NAME}/{version}, "

@@ -28,14 +28,14 @@ BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
 ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
 """Griffin-Lim iterations of each quality."""
 DEVICES = ("auto", "cpu", "cuda")
-CHUNK_LATENT_FRAMES = 128
+CHUNK_LATENT_FRAMES = 256
 """Latent frames (24 s) encoded or decoded at a time: bounds the memory, changes nothing else."""
 BLOCK_SECONDS = 12.0
 """How much audio is made at a time."""
 SHORTEST_BLOCK_SECONDS = 0.1
 FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
-FIRST_LATENT_FRAMES = 32
+FIRST_LATENT_FRAMES = 64
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
 
 
@@ -118,7 +118,7 @@ class Codec:
             blocks = _silence(latents.channels, latents.samples, round(block_seconds * latents.sample_rate))
         else:
             frames = max(FRAMES_PAST, round(block_seconds * model_rate / self.config.spectrogram.hop_length))
-            magnitudes, decoded_db = self._decoded(latents.mean, frames)
+            magnitudes, decoded_db = self._decoded(self._all_channels(latents), frames)
             gain = 10 ** ((latents.level_db - decoded_db) / 20)
             blocks = self._waveform_blocks(_regrouped(magnitudes, frames), frames, ITERATIONS[quality])
             blocks = (block * gain for block in blocks)
@@ -134,7 +134,7 @@ class Codec:
 
     def spectrogram_of(self, latents: Latents) -> Float[Tensor, "channels n_bands frames"]:
         """The decoder's spectrogram of a recording, at the level that the model works at; for pictures and measures."""
-        return torch.cat(list(self.spectrogram_chunks(latents.mean)), dim=-1).cpu()
+        return torch.cat(list(self.spectrogram_chunks(self._all_channels(latents))), dim=-1).cpu()
 
     def spectrogram_chunks(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], size: int = CHUNK_LATENT_FRAMES
@@ -153,7 +153,7 @@ class Codec:
                 f"{latents.source}: encoded by checkpoint {latents.checkpoint}, this one is {self.fingerprint} "
                 f"({self.checkpoint.source})"
             )
-        if latents.mean.shape[1] != self.config.model.latent_channels or latents.channels > 2:
+        if latents.mean.shape[1] > self.config.model.latent_channels or latents.channels > 2:
             raise InputError(f"{latents.source}: latents of shape {list(latents.mean.shape)} are not this model's")
         frames = count_latent_frames(latents.samples, latents.sample_rate, self.config)
         if latents.latent_frames != frames:
@@ -161,6 +161,10 @@ class Codec:
                 f"{latents.source}: {latents.samples} samples at {latents.sample_rate} Hz are {frames} latent frames, "
                 f"but there are {latents.latent_frames}"
             )
+
+    def _all_channels(self, latents: Latents) -> Float[Tensor, "channels all_latent_channels latent_frames"]:
+        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept."""
+        return functional.pad(latents.mean, (0, 0, 0, self.config.model.latent_channels - latents.mean.shape[1]))
 
     def _decoded(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int

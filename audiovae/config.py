@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
 
 class SpectrogramConfig(Settings):
-    """The front end: waveform to normalised log-band spectrogram."""
+    """The front end: waveform to normalised spectrogram of compressed bands."""
 
     sample_rate: Positive = 44100
     """Hz; every input is resampled to it."""
@@ -46,11 +46,11 @@ class SpectrogramConfig(Settings):
     """Hz; lower edge of the lowest band."""
     f_max: Annotated[float, Field(gt=0)] = 22050.0
     """Hz; upper edge of the highest band."""
-    floor: Annotated[float, Field(gt=0)] = 1e-5
-    """Amplitude added before the logarithm; a full-scale sine has about 1."""
-    log_mean: float = -8.5
-    """Mean of the natural-log bands over the training data."""
-    log_std: Annotated[float, Field(gt=0)] = 2.4
+    exponent: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """Power that band amplitudes are raised to; a full-scale sine has about 1."""
+    mean: float = 0.27
+    """Mean of the compressed bands over the training data."""
+    std: Annotated[float, Field(gt=0)] = 0.136
     """Their standard deviation."""
 
     @property
@@ -82,7 +82,7 @@ class ModelConfig(Settings):
 
     variational: bool = True
     """False makes a plain autoencoder of it: no sampling, no KL."""
-    latent_channels: Size = 128
+    latent_channels: Size = 512
     """Numbers in one latent frame."""
     channels: Stages = (16, 32, 64)
     """Width of the 2-D stages, from the spectrogram inwards."""
@@ -98,7 +98,7 @@ class ModelConfig(Settings):
     """Residual blocks of the encoder's 1-D stage."""
     decoder_bottleneck_blocks: Depth = 2
     """Residual blocks of the decoder's 1-D stage."""
-    bottleneck_stride: Size = 2
+    bottleneck_stride: Size = 1
     """Places of the 1-D stages to one latent frame."""
 
     @property
@@ -124,7 +124,7 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """What training sees of the audio files."""
 
-    segment_latent_frames: Positive = 8
+    segment_latent_frames: Positive = 16
     """Length of a training segment, in latent frames."""
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
@@ -166,7 +166,7 @@ class TrainingConfig(Settings):
     """Largest norm of the gradient."""
     ema_decay: Fraction = 0.999
     """Of the moving average of the weights, which is what gets saved."""
-    beta: Annotated[float, Field(ge=0)] = 2e-4
+    beta: Annotated[float, Field(ge=0)] = 1e-5
     """Weight of the KL (nats a latent frame) against the reconstruction loss."""
     beta_start: Annotated[float, Field(gt=0)] = 1e-6
     """Where the log-linear ramp of beta starts."""

@@ -10,7 +10,7 @@ from audiovae.spectrogram import Spectrogram, frame_power
 
 SAMPLED_LATENT_FRAMES = 1024
 """Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
-EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 1, 1
+EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
+from audiovae.spectrogram import magnitude_db
 from audiovae.transposition import band_centres_hz, between
 
 LARGEST_SEMITONES = 12
@@ -34,7 +35,7 @@ def matches(
     Intervals are those of ``intervals()``. Products over weight are correlations: 1 for the same sound at that
     interval. The weight is 0 where either is silent.
     """
-    partials_a, partials_b = _partials(a, config), _partials(b, config)
+    partials_a, partials_b = (_partials(magnitude_db(one, config), config) for one in (a, b))
     steps, size = LARGEST_SEMITONES * STEPS_A_SEMITONE, len(partials_a)
     padded = functional.pad(partials_b, (0, 0, steps, steps))
     products = [(partials_a * padded[start : start + size]).sum(0) for start in range(2 * steps + 1)]
@@ -68,17 +69,16 @@ def best_intervals(
     return tried[place] + finer / STEPS_A_SEMITONE
 
 
-def _partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
+def _partials(levels_db: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
     """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0."""
     octave = 12 * STEPS_A_SEMITONE
     steps = torch.arange(math.log2(HIGHEST_HZ / LOWEST_HZ) * octave)
     centres = band_centres_hz(config)  # pyright: ignore[reportArgumentType], frozen is hashable
     left, share = between(centres, LOWEST_HZ * 2 ** (steps / octave))
-    level = torch.lerp(spectrogram[left], spectrogram[left + 1], share[:, None])
+    level = torch.lerp(levels_db[left], levels_db[left + 1], share[:, None])
     around = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
     stands_out = level - functional.avg_pool1d(around, octave + 1, 1)[:, 0].mT
-    to_db = config.log_std * 20 / math.log(10)
-    audible = ((level - level.amax(0)) * to_db / AUDIBLE_DB + 1).clamp_min(0)
+    audible = ((level - level.amax(0)) / AUDIBLE_DB + 1).clamp_min(0)
     return stands_out.clamp_min(0) * audible
 
 

@@ -1,6 +1,5 @@
-"""Waveform to normalised log-band spectrogram, and bands back to linear STFT magnitudes."""
+"""Waveform to normalised spectrogram of compressed bands, and bands back to linear STFT magnitudes."""
 
-import math
 import warnings
 
 import numpy as np
@@ -13,12 +12,19 @@ from audiovae.config import SpectrogramConfig
 
 BLOCK_FRAMES = 64
 """Frames that a CPU analyses at a time: their spectra (0.5 MB) stay in its cache."""
+FLOOR = 1e-5
+"""Amplitude that levels in dB start from: 100 dB below full scale, at a level of -20 dBFS out of hearing."""
+SMALLEST, LARGEST = 1e-9, 100.0
+"""Amplitudes that no music is outside of: they keep gradients, and what an untrained model decodes, finite."""
 INVERSION_UPDATES = 5
 """Multiplicative updates of the band inversion; more bring nothing on music."""
 
 
 class Spectrogram(nn.Module):
-    """Log-magnitudes in triangular bands, normalised by the constants of the config.
+    """Magnitudes in triangular bands, raised to a small power, normalised by the constants of the config.
+
+    The power is near the logarithm where music is loud and ends at 0 in silence, where a logarithm falls without end:
+    less of the code goes into what nobody hears.
 
     Frames are centred on multiples of ``hop_length`` and the waveform is taken to be zero outside, as in
     ``torch.stft(center=True, pad_mode="constant")``, so a waveform has ``1 + samples // hop_length`` frames.
@@ -76,13 +82,11 @@ class Spectrogram(nn.Module):
 
     def normalise(self, bands: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Linear band amplitudes to the model's input."""
-        return ((bands + self.config.floor).log() - self.config.log_mean) / self.config.log_std
+        return (bands.clamp_min(SMALLEST).pow(self.config.exponent) - self.config.mean) / self.config.std
 
     def denormalise(self, spectrogram: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The model's output to linear band amplitudes, never negative."""
-        log_bands = spectrogram * self.config.log_std + self.config.log_mean
-        # No music is louder than this; it keeps an untrained model's output finite.
-        return (log_bands.clamp(max=5.0).exp() - self.config.floor).clamp_min(0.0)
+        return amplitude(spectrogram, self.config)
 
     def magnitude(self, spectrogram: Float[Tensor, "*batch n_bands frames"]) -> Float[Tensor, "*batch bins frames"]:
         """Linear STFT magnitudes that have this spectrogram, by non-negative multiplicative updates.
@@ -160,6 +164,19 @@ def _sparse(matrix: Float[Tensor, "rows columns"]) -> Tensor:
         return matrix.to_sparse_csr()
 
 
+def amplitude(spectrogram: Float[Tensor, "*shape"], config: SpectrogramConfig) -> Float[Tensor, "*shape"]:
+    """A normalised spectrogram's linear band amplitudes, never negative."""
+    compressed = spectrogram * config.std + config.mean
+    return compressed.clamp(0.0, LARGEST**config.exponent).pow(1 / config.exponent)
+
+
 def magnitude_db(spectrogram: Float[Tensor, "*shape"], config: SpectrogramConfig) -> Float[Tensor, "*shape"]:
-    """A normalised spectrogram in dB relative to full scale, for pictures and measures."""
-    return (spectrogram * config.log_std + config.log_mean) * (20 / math.log(10))
+    """A normalised spectrogram in dB relative to full scale, from the floor on, for pictures and measures."""
+    return 20 * (amplitude(spectrogram, config) + FLOOR).log10()
+
+
+def mean_error_db(
+    reconstruction: Float[Tensor, "*shape"], target: Float[Tensor, "*shape"], config: SpectrogramConfig
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of two normalised spectrograms in dB."""
+    return (magnitude_db(reconstruction, config) - magnitude_db(target, config)).abs().mean()

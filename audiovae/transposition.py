@@ -15,7 +15,7 @@ def transpose(
     semitones: Float[Tensor, " frames"],
     config: SpectrogramConfig,
 ) -> Float[Tensor, "*batch n_bands frames"]:
-    """Each frame of log bands as if its sound were so much higher, or lower where ``semitones`` is negative.
+    """Each frame as if its sound were so much higher, or lower where ``semitones`` is negative.
 
     A band takes the level that the band lower by the interval had, read between bands where none lies there: the
     whole spectrum moves, as that of a tape which plays faster, while time stays. Beyond the last band is its level.

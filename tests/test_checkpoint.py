@@ -126,9 +126,14 @@ def test_other_safetensors_file_is_refused(tmp_path: Path):
     assert "not a checkpoint of audiovae" in refusal(path)
 
 
+def test_older_format_is_refused_in_words(path: Path):
+    rewrite(path, format="audiovae/1")
+    assert "made by an older audiovae" in refusal(path)
+
+
 def test_newer_format_is_refused_in_words(path: Path):
-    rewrite(path, format="audiovae/2")
-    assert "made by a newer audiovae: format audiovae/2, this one reads up to audiovae/1" in refusal(path)
+    rewrite(path, format="audiovae/3")
+    assert "made by a newer audiovae: format audiovae/3, this one reads up to audiovae/2" in refusal(path)
 
 
 @pytest.mark.parametrize("field", ["config", "facts"])

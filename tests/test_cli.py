@@ -455,7 +455,7 @@ def test_bad_audio_is_refused_in_one_line(
 
 def _newer(path: Path, checkpoint: Path) -> None:
     content = checkpoint.read_bytes()
-    path.write_bytes(content.replace(b"audiovae/1", b"audiovae/2"))
+    path.write_bytes(content.replace(b"audiovae/2", b"audiovae/3"))
 
 
 @pytest.mark.parametrize(

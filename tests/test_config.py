@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from audiovae.config import Config, SpectrogramConfig
 from audiovae.errors import InputError
+from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 
@@ -30,9 +31,9 @@ def test_derived_numbers_follow_from_the_stated_ones() -> None:
     assert config.spectrogram.n_bins == 1025
     assert config.spectrogram.frame_rate == pytest.approx(86.13, abs=0.01)
     assert config.model.stage_stride == 8
-    assert config.model.time_stride == 16
-    assert config.latent_hop_length == 8192
-    assert config.latent_rate == pytest.approx(5.38, abs=0.01)
+    assert config.model.time_stride == 8
+    assert config.latent_hop_length == 4096
+    assert config.latent_rate == pytest.approx(10.77, abs=0.01)
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path) -> None:
@@ -117,7 +118,7 @@ def test_base_is_the_default_model() -> None:
     assert (config.spectrogram, config.model) == (SpectrogramConfig(), Config().model)
     assert 6e6 < parameters_of(config) < 11e6
     training = config.training
-    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (5000, 6, 12)
+    assert (training.steps, training.batch_size, config.data.segment_latent_frames) == (5000, 6, 24)
     assert (training.learning_rate, training.warmup_steps, training.beta_warmup_steps) == (6e-4, 300, 1000)
 
 
@@ -139,5 +140,6 @@ def test_tiny_is_tiny_and_large_fits_the_package_in_half_precision() -> None:
     assert parameters_of(Config()) < parameters_of(large)
     with torch.device("meta"):
         numbers = sum(tensor.numel() for tensor in VAE(large).state_dict().values())
-    assert 2 * numbers < 30e6
+    prior = sum(tensor.numel() for tensor in Prior.standard(large.model.latent_channels).state_dict().values())
+    assert 2 * numbers + 4 * prior < 30e6
     assert large.training.mixed_precision == "bf16"

@@ -52,6 +52,26 @@ def test_decoding_gives_what_the_codec_gives(codec: Codec, latents: Path, tmp_pa
         torch.testing.assert_close(audio.waveform, expected, atol=1e-6, rtol=0)
 
 
+def test_a_dataset_of_fewer_channels_holds_the_first_and_is_decoded(codec: Codec, tmp_path: Path) -> None:
+    settings = settings_of(codec, latent_channels=3, precision="float32", logvar=True)
+    sound = Audio(noise(samples=30_000), 44_100)
+    sound.save(tmp_path / "a.wav")
+    recordings = find_recordings([tmp_path / "a.wav"])
+    encode_dataset(recordings, tmp_path / "latents", settings, local_encoder(codec, settings))
+    (stored,) = find_latents(tmp_path / "latents")
+    kept, whole = stored.load(), codec.encode(tmp_path / "a.wav")
+    assert kept.logvar is not None and whole.logvar is not None
+    torch.testing.assert_close(kept.mean, whole.mean[:, :3], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(kept.logvar, whole.logvar[:, :3], atol=1e-4, rtol=1e-5)
+    decode_dataset(codec, [stored], [tmp_path / "a.flac"], quality="draft")
+    assert Audio.load(tmp_path / "a.flac").samples == sound.samples
+    with pytest.raises(InputError, match="latent_channels"):
+        all_channels = settings_of(codec)
+        encode_dataset(recordings, tmp_path / "latents", all_channels, local_encoder(codec, all_channels))
+    with pytest.raises(InputError, match="latent channels 9: the model has 8"):
+        settings_of(codec, latent_channels=9)
+
+
 def test_a_part_of_a_dataset_is_chosen_by_source_or_glob(latents: Path) -> None:
     assert [one.source for one in find_latents(latents, ["live/*", "2.wav"])] == ["2.wav", "live/b.wav", "live/c.ogg"]
     assert [one.source for one in find_latents(latents, ["live/c.ogg"])] == ["live/c.ogg"]

@@ -93,7 +93,7 @@ def test_both_channels_move_together(codec: Codec) -> None:
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
     found = PitchAlignment(codec, torch.stack([chord.mean, higher.mean])).above_semitones
-    assert found.shape == (2, 16 * chord.latent_frames)
+    assert found.shape == (2, codec.config.model.time_stride * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 
 

@@ -1,9 +1,13 @@
 """The linear part of the model is PCA: against numpy's, and as the lecture says, the best linear code."""
 
+import math
+
 import numpy as np
 import torch
 
+from audiovae.config import Config, ModelConfig, SpectrogramConfig
 from audiovae.model.principal_components import PrincipalComponents
+from audiovae.model.vae import LOGVAR_START, VAE
 
 
 def correlated_spectrograms(count: int = 200) -> torch.Tensor:
@@ -64,3 +68,16 @@ def test_unfitted_components_are_silent():
     components = PrincipalComponents(6, 4, 3)
     assert not components.encode(torch.randn(1, 1, 6, 8)).any()
     assert not components.decode(torch.randn(1, 3, 2)).any()
+
+
+def test_before_training_all_posteriors_add_the_same_noise_to_the_spectrogram():
+    config = Config(
+        spectrogram=SpectrogramConfig(n_bands=32),
+        model=ModelConfig(latent_channels=6, channels=(4, 4, 8), bottleneck_width=16),
+    )
+    vae, scale = VAE(config), torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.5])
+    variances = torch.cat([scale.square(), torch.zeros(32 * 8 - 6)])
+    vae.fit_components(torch.diag(variances), torch.zeros(32 * 8))
+    posterior = vae.encode(torch.zeros(1, 1, 32, 16))
+    noise = (0.5 * posterior.logvar).exp() * scale[:, None]
+    torch.testing.assert_close(noise, torch.full_like(noise, math.exp(LOGVAR_START / 2) * 0.5), rtol=0.05, atol=0)

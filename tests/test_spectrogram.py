@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import Spectrogram, band_bank, hybrid_edges, magnitude_db
+from audiovae.spectrogram import Spectrogram, amplitude, band_bank, hybrid_edges, magnitude_db, mean_error_db
 
 CONFIG = SpectrogramConfig()
 RATE = CONFIG.sample_rate
@@ -95,8 +95,30 @@ def test_context_replaces_centring():
 
 def test_normalising_and_back_is_the_identity_for_what_is_audible():
     spectrogram = Spectrogram(CONFIG)
-    bands = torch.logspace(-4.5, 0, 50)
-    torch.testing.assert_close(spectrogram.denormalise(spectrogram.normalise(bands)), bands, rtol=1e-4, atol=1e-7)
+    bands = torch.logspace(-6, 0, 50)
+    torch.testing.assert_close(spectrogram.denormalise(spectrogram.normalise(bands)), bands, rtol=1e-4, atol=1e-9)
+
+
+def test_normalised_bands_are_the_stated_power_of_amplitudes():
+    config = SpectrogramConfig(exponent=0.5, mean=0.2, std=2.0)
+    assert float(Spectrogram(config).normalise(torch.tensor(0.16))) == pytest.approx((0.4 - 0.2) / 2)
+    assert float(amplitude(torch.tensor(0.1), config)) == pytest.approx(0.16)
+    assert float(amplitude(torch.tensor(-5.0), config)) == 0
+
+
+def test_levels_are_decibels_below_full_scale_and_end_at_the_floor():
+    spectrogram = Spectrogram(CONFIG)
+    levels = magnitude_db(spectrogram.normalise(torch.tensor([1.0, 0.01, 0.0])), CONFIG)
+    torch.testing.assert_close(levels, torch.tensor([0.0, -40.0, -100.0]), atol=0.02, rtol=0)
+    assert float(mean_error_db(levels.new_zeros(3), levels.new_zeros(3), CONFIG)) == 0
+
+
+def test_what_no_recording_holds_stays_finite_with_its_gradients():
+    spectrogram = Spectrogram(CONFIG)
+    wild = torch.tensor([-100.0, 0.0, 1e6], requires_grad=True)
+    again = spectrogram.normalise(spectrogram.denormalise(wild))
+    again.sum().backward()
+    assert again.isfinite().all() and wild.grad is not None and wild.grad.isfinite().all()
 
 
 def test_silence_stays_silence():

@@ -60,6 +60,10 @@ def encode(
     ray: RayOption = None,
     redo: RedoOption = "missing",
     logvar: Annotated[bool, typer.Option("--logvar", help="Keep the posterior's log-variance too.")] = False,
+    latent_channels: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep only so many, the greatest: smaller, less true.", show_default="all"),
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Of the numbers in the dataset.")] = "float16",
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first recording that fails.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON events, one a line.")] = False,
@@ -75,7 +79,7 @@ def encode(
     report = Report(as_json=as_json, quiet=quiet)
     recordings = find_recordings(inputs)
     codec = load(checkpoint, device=device)
-    settings = settings_of(codec, precision=precision, logvar=logvar)
+    settings = settings_of(codec, precision=precision, logvar=logvar, latent_channels=latent_channels)
     if ray is None:
         if workers is None:
             workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0

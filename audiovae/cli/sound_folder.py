@@ -1,6 +1,5 @@
 """The files of a folder of sounds: audio, a picture of all, and a JSON file that says what they are."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -130,11 +129,7 @@ def distance_db(
     What is below the front end's floor counts as the floor. Equal distances along a path make it sound even.
     """
     frames = max(a.shape[-1], b.shape[-1])
-    floor_db = 20 * math.log10(config.floor)
-    levels = [
-        torch.nn.functional.interpolate(magnitude_db(one, config).clamp_min(floor_db), size=frames, mode="linear")
-        for one in (a, b)
-    ]
+    levels = [torch.nn.functional.interpolate(magnitude_db(one, config), size=frames, mode="linear") for one in (a, b)]
     return float((levels[0] - levels[1]).square().mean().sqrt())
 
 

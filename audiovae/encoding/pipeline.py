@@ -12,21 +12,27 @@ from audiovae.encoding.batches import BatchEncoder, Encoded
 from audiovae.encoding.inputs import Recording
 from audiovae.encoding.preparation import Analysis, Facts, Piece
 from audiovae.encoding.workers import prepared
+from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import DatasetSettings, Precision, Row
 
-PIECE_LATENT_FRAMES = 128
+PIECE_LATENT_FRAMES = 256
 """Latent frames (24 s) that a piece brings, besides its context."""
 
 
-def settings_of(codec: Codec, *, precision: Precision = "float16", logvar: bool = False) -> DatasetSettings:
-    """The settings of a dataset that this model makes."""
+def settings_of(
+    codec: Codec, *, precision: Precision = "float16", logvar: bool = False, latent_channels: int | None = None
+) -> DatasetSettings:
+    """The settings of a dataset that this model makes. Raises InputError if it hasn't so many latent channels."""
     config = codec.config
+    if latent_channels is not None and not 1 <= latent_channels <= config.model.latent_channels:
+        raise InputError(f"latent channels {latent_channels}: the model has {config.model.latent_channels}")
     return DatasetSettings(
         checkpoint=codec.fingerprint,
         sample_rate=config.spectrogram.sample_rate,
         latent_hop_length=config.latent_hop_length,
         precision=precision,
         logvar=logvar,
+        latent_channels=latent_channels,
     )
 
 
@@ -96,9 +102,10 @@ class _Assembly:
         one = self.partial.get(index)
         if one is None or one.attempt != attempt or (one.facts is not None and one.facts.error is not None):
             return  # of a recording that failed meanwhile
-        logvar = encoded.logvar.to(self.dtype) if self.settings.logvar else None
+        kept = slice(self.settings.latent_channels)
+        logvar = encoded.logvar[kept].to(self.dtype) if self.settings.logvar else None
         # A copy, so that the rest of the batch is let go.
-        one.parts[piece, channel] = encoded.mean.to(self.dtype, copy=True), logvar
+        one.parts[piece, channel] = encoded.mean[kept].to(self.dtype, copy=True), logvar
         one.missing -= 1
 
     def restart(self, index: int) -> None:

@@ -176,7 +176,7 @@ def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec:
 
 
 def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> SoundPath:
-    """What aligning the pitch does alone: true log bands, transposed to the pitch between, averaged, inverted."""
+    """What aligning the pitch does alone: true bands, transposed to the pitch between, averaged, inverted."""
     first, last = (codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b))
     config = codec.config.spectrogram
     interval = best_intervals(*matches(first, last, config))

@@ -43,6 +43,8 @@ class DatasetSettings:
     precision: Precision = "float16"
     logvar: bool = False
     """Whether the posterior's log-variance is kept too."""
+    latent_channels: int | None = None
+    """How many of the model's channels are kept, from the first; None: all."""
 
     def to_json(self) -> str:
         """As it stands in the schema's metadata."""

@@ -17,8 +17,8 @@ MAX_RADIUS = 0.99
 """Largest spectral radius of the transition: sequences forget where they were within some 100 frames."""
 RIDGE = 1e-3
 """Share of each channel's variance that is added to the regression's diagonal, against noise and singularity."""
-ITERATIONS = 50
-"""Of the bias correction; it settles in fewer where segments are longer than their memory."""
+ITERATIONS, SETTLED = 50, 1e-3
+"""Of the bias correction, at most; and the relative change that ends it."""
 
 Matrix = Float[Tensor, "latent_channels latent_channels"]
 
@@ -106,6 +106,7 @@ def _fit_moments(x: Float[Tensor, "segments latent_channels latent_frames"]) -> 
     lag1 = torch.einsum("sct,sdt->cd", u[:, :, 1:], u[:, :, :-1]) / (count * frames)
     within, next_to_it, between = lag0, lag1, of_centres
     for _ in range(ITERATIONS):
+        before = within
         transition = _regress(within, next_to_it)
         of_mean, sum_of_lags = _covariance_of_mean(transition, within, frames)
         between = _positive(of_centres - of_mean)
@@ -113,6 +114,8 @@ def _fit_moments(x: Float[Tensor, "segments latent_channels latent_frames"]) -> 
         within = lag0 + of_mean
         corrected = lag1 + 2 * of_mean - 2 * sum_of_lags.mT / frames**2
         next_to_it = frames / (frames - 1) * corrected - of_mean
+        if (within - before).norm() < SETTLED * within.norm():
+            break
     return _regress(within, next_to_it), within, between
 
 

@@ -10,8 +10,8 @@ from audiovae.model.blocks import ChannelNorm, ResidualBlock, Shuffle, Unshuffle
 from audiovae.model.posterior import LOGVAR_RANGE, Posterior
 from audiovae.model.principal_components import PrincipalComponents
 
-LOGVAR_START = -4.0
-"""Posterior log-variance before training: narrow, so that the components' codes get through."""
+LOGVAR_START = -3.0
+"""Posterior log-variance before training, of the least component: narrow, so that its code gets through."""
 
 
 class Encoder(nn.Module):
@@ -121,6 +121,19 @@ class VAE(nn.Module):
         )
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    def fit_components(self, covariance: Float[Tensor, "size size"], mean: Float[Tensor, " size"]) -> None:
+        """Fits the linear part, and starts the posterior's widths where its components want them.
+
+        Noise of the same size in the spectrogram from every component, so the greater ones have narrower posteriors:
+        what is best for independent Gaussians at any rate (reverse water-filling, Cover & Thomas, section 10.3).
+        """
+        self.components.fit(covariance, mean)
+        if self.config.model.variational:
+            scale = self.components.scale
+            logvar = LOGVAR_START + 2 * (scale[-1] / scale).log()
+            with torch.no_grad():
+                self.encoder.head.get_parameter("bias")[len(scale) :] = logvar.clamp_min(LOGVAR_RANGE[0] + 1)
 
     def encode(self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]) -> Posterior:
         """q(z given x). Frames must be a multiple of ``time_stride``. A plain autoencoder's has no width to sample."""

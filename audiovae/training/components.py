@@ -27,4 +27,4 @@ def fit_components(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> None:
         products += (patches.mT @ patches).double()
         count += len(patches)
     mean = total / count
-    components.fit(products / count - mean[:, None] * mean, mean)
+    vae.fit_components(products / count - mean[:, None] * mean, mean)

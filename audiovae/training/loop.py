@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -237,11 +236,10 @@ class Trainer:
     def _log(self, log: RunLog, losses: Losses) -> Progress:
         step = self.position.step - 1
         rate, beta = schedule.learning_rate(step, self.config.training), schedule.beta(step, self.config.training)
-        decibels = self.config.spectrogram.log_std * 20 / math.log(10)
         progress = Progress(
             step=self.position.step,
             loss=float(losses.total),
-            error_db=float(losses.level) * decibels,
+            error_db=float(losses.error_db),
             kl=float(losses.kl),
             learning_rate=rate,
             skipped_steps=self.position.skipped_steps,

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from audiovae.config import TrainingConfig
 from audiovae.model.posterior import Posterior
-from audiovae.spectrogram import Spectrogram
+from audiovae.spectrogram import Spectrogram, mean_error_db
 
 RESOLUTIONS = (2, 4, 8)
 """Bands and frames to a side of the squares that the multi-resolution loss averages over."""
@@ -17,9 +17,13 @@ RESOLUTIONS = (2, 4, 8)
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of one step's loss, as scalars of the graph, and each channel's KL in nats a frame."""
+    """The parts of one step's loss, as scalars of the graph, and each channel's KL in nats a frame.
+
+    The error in dB is there to be read; nothing is trained on it.
+    """
 
     total: Float[Tensor, ""]
+    error_db: Float[Tensor, ""]
     level: Float[Tensor, ""]
     difference: Float[Tensor, ""]
     convergence: Float[Tensor, ""]
@@ -47,14 +51,16 @@ def training_losses(
     made, true = spectrogram.denormalise(reconstruction), spectrogram.denormalise(target)
     convergence = spectral_convergence(made, true)
     multi_resolution = multi_resolution_loss(made, true, spectrogram)
+    with torch.no_grad():
+        error_db = mean_error_db(reconstruction, target, spectrogram.config)
     total = level + training.difference_weight * difference + training.convergence_weight * convergence
     total = total + training.multi_resolution_weight * multi_resolution
     if posterior is None:
         nothing = torch.zeros((), device=target.device)
-        return Losses(total, level, difference, convergence, multi_resolution, nothing, nothing[None])
+        return Losses(total, error_db, level, difference, convergence, multi_resolution, nothing, nothing[None])
     channel_kl = posterior.kl().mean(dim=(0, 2))
     total = total + beta * channel_kl.clamp_min(training.free_bits).sum()
-    return Losses(total, level, difference, convergence, multi_resolution, channel_kl.sum(), channel_kl)
+    return Losses(total, error_db, level, difference, convergence, multi_resolution, channel_kl.sum(), channel_kl)
 
 
 def difference_loss(
@@ -78,9 +84,9 @@ def multi_resolution_loss(
     target: Float[Tensor, "batch 1 n_bands frames"],
     spectrogram: Spectrogram,
 ) -> Float[Tensor, ""]:
-    """Mean absolute error of coarser log-bands: linear magnitudes, averaged over squares of bands and frames.
+    """Mean absolute error of coarser bands: linear magnitudes, averaged over squares of bands and frames.
 
-    Averages of logarithms would add little, their error being at most that of the logarithms themselves. Those of
+    Averages of compressed bands would add little, their error being at most that of the bands themselves. Those of
     magnitudes ask for what a blurred reconstruction lacks, the strength of its peaks, and not for their exact place.
     """
     errors = []

@@ -12,13 +12,14 @@ from audiovae.griffin_lim import griffin_lim
 from audiovae.model.posterior import ACTIVE_VARIANCE, Posterior
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
-from audiovae.spectrogram import Spectrogram
+from audiovae.spectrogram import Spectrogram, mean_error_db
 from audiovae.training.data import Cache, Segments, segment_samples
 
 SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
 """Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
-PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 16
+PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 32
+"""Segments that the prior is fitted to, at least: two for each latent channel tell how the channels go together."""
 COLLAPSED_SHARE = 0.25
 
 
@@ -27,7 +28,7 @@ class Validation:
     """Figures on held-out segments."""
 
     error_db: float
-    """Mean absolute error of the log-bands in dB."""
+    """Mean absolute error of the bands in dB."""
     kl: float
     """Nats a latent frame; 0 for a plain autoencoder."""
     channel_kl: tuple[float, ...]
@@ -54,13 +55,12 @@ def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWri
         reconstruction = torch.cat([vae.decode(latents) for latents in posterior.mode().split(8)])
     channel_kl = posterior.kl().mean(dim=(0, 2)).tolist() if vae.config.model.variational else []
     variance = posterior.mean.var(dim=(0, 2))
-    decibels = vae.config.spectrogram.log_std * 20 / math.log(10)
     if channel_kl and all(map(math.isfinite, channel_kl)):
         board.add_histogram("validation/channel_kl", torch.tensor(channel_kl), step)
     for name, sounds in (("target", target), ("reconstruction", reconstruction)):
         _show(board, name, sounds[:EXAMPLES], step=step, spectrogram=spectrogram)
     return Validation(
-        error_db=float((reconstruction - target).abs().mean()) * decibels,
+        error_db=float(mean_error_db(reconstruction, target, spectrogram.config)),
         kl=sum(channel_kl, start=0.0),
         channel_kl=tuple(channel_kl),
         active_units=int((variance > ACTIVE_VARIANCE).sum()),
@@ -115,5 +115,5 @@ def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> Prior:
     if latent_frames < 2:
         return Prior.standard(config.model.latent_channels)
     segments = Segments(cache, "train", config, augment=False, latent_frames=latent_frames)
-    _, posterior = encode_segments(vae, spectrogram, segments, PRIOR_SEGMENTS)
+    _, posterior = encode_segments(vae, spectrogram, segments, max(PRIOR_SEGMENTS, 2 * config.model.latent_channels))
     return Prior.fit(posterior.mean)

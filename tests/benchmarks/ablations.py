@@ -4,7 +4,7 @@
         [--write DOCUMENT] [--block ablations]
 
 Each RUN is a folder that `audiovae train` made. A row of the block says in which settings the run differs from the
-first one, and its last validation: mean absolute error of the log bands on held-out audio (no Griffin-Lim), KL and
+first one, and its last validation: mean absolute error of the bands in dB on held-out audio (no Griffin-Lim), KL and
 active channels. Some losses make that error small, others give a little of it up for sharpness: with --clips, the row
 goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last row is
 what no model can exceed. They are kept in --out: run again, it measures only what is new. A row of `curve` is a

@@ -1,19 +1,22 @@
-"""How long a latent frame should be, and what more values would buy: what PCA alone can tell.
+"""What latents should hold: how long a frame, how many values, of which power of the bands. PCA alone can tell.
 
     python tests/benchmarks/latent_rate.py CORPUS... [--files 90] [--write audiovae/assets/README.md]
 
-CORPUS is a folder with `train` and `test` in it. PCA of log-band patches is fitted to files of `train`, with 8 channels
-for each spectrogram frame of a patch, and codes files of `test`: mean absolute error of the log-bands in dB. Stretched:
-codes are read at another speed, as `interpolate` does where clips have different lengths, and the result is compared
-with the stretched spectrogram: a long frame blurs what it holds when it is stretched.
+CORPUS is a folder with `train` and `test` in it. PCA of spectrogram patches is fitted to files of `train` and codes
+files of `test`: mean absolute error of the bands in dB, and of the sound that Griffin-Lim makes of them spectral
+convergence and the Zimtohrli MOS (package zimtohrli), at the level of the recording. The tables:
 
-The second table keeps more components of the longest patches: error, and the Zimtohrli MOS (package zimtohrli) of the
-sound that Griffin-Lim makes of them, beside that of the true bands.
+- `latent-rate`: patches of 4, 8 and 16 frames with as many values a second. Stretched: codes are read at another speed,
+  as `interpolate` does where clips have different lengths, and the result is compared with the stretched spectrogram.
+- `latent-exponent`: powers that bands are raised to; one near 0 is a logarithm.
+- `latent-values`: more and fewer components, and the bands themselves.
+- `latent-kept`: the bundled model, of whose latents only the first channels are kept (`encode --latent-channels`).
 """
 
 import argparse
-import math
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -22,35 +25,40 @@ import torch
 from document import table, write_block
 from torch import Tensor
 
+import audiovae
 from audiovae.alignment import stretch
 from audiovae.codec import ITERATIONS
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.perceptual import zimtohrli_mos
+from audiovae.evaluation.reconstruction import spectral_convergence_db
 from audiovae.griffin_lim import griffin_lim
-from audiovae.spectrogram import Spectrogram
+from audiovae.spectrogram import Spectrogram, mean_error_db
 
-FRAMES_TO_A_LATENT = (4, 8, 16)
-CHANNELS_TO_A_FRAME = 8
-TIMES_AS_MANY = (1, 2, 4, 8)
+FRAMES = 8
+"""Of the bundled model's patches."""
+CHANNELS = 512
+LENGTHS = (4, 8, 16)
+EXPONENTS = (0.05, 0.15, 0.3, 1.0)
+MORE_OR_FEWER = (64, 128, 256, 512, 1024)
+KEPT = (64, 128, 256, 512)
 RATIOS = (1.0, 0.8, 1.25)
 SECONDS = 20
 HOP_FRAMES = 8
 """Patches to fit are this far apart."""
 LEVEL = 0.1
 """Root mean square of every file: -20 dBFS."""
+SOUND_HEADS = ["error, dB ↓", "spectral convergence, dB ↓", "Zimtohrli MOS ↑"]
 
 
-def sounds_of(corpora: list[Path], split: str, files: int, spectrogram: Spectrogram) -> list[tuple[Tensor, Tensor]]:
-    """Waveforms and their spectrograms."""
+def waveforms(corpora: Sequence[Path], split: str, files: int) -> list[Tensor]:
     found = []
     for corpus in corpora:
         paths = sorted((corpus / split).glob("*.flac"))
         for path in random.Random(corpus.name).sample(paths, min(files, len(paths))):
             samples, rate = soundfile.read(path, dtype="float32", frames=SECONDS * 44100, always_2d=True)
             waveform = torch.from_numpy(samples).mean(1)
-            if rate == spectrogram.config.sample_rate and waveform.square().mean().sqrt() > 1e-4:
-                waveform *= LEVEL / waveform.square().mean().sqrt()
-                found.append((waveform, spectrogram(waveform[None, None])[0, 0]))
+            if rate == 44100 and waveform.square().mean().sqrt() > 1e-4:
+                found.append(waveform * LEVEL / waveform.square().mean().sqrt())
     return found
 
 
@@ -58,58 +66,114 @@ def patches(spectrogram: Tensor, frames: int, hop: int) -> Tensor:
     return spectrogram.unfold(1, frames, hop).transpose(0, 1).flatten(1)
 
 
-def fit(training: list[Tensor], frames: int) -> tuple[Tensor, Tensor]:
-    """Mean and all components, the leading ones last."""
-    rows = torch.cat([patches(one, frames, HOP_FRAMES) for one in training])
-    middle = rows.mean(0)
-    rows -= middle
-    _, vectors = torch.linalg.eigh(rows.mT @ rows / len(rows))
-    return middle, vectors
+@dataclass(frozen=True, eq=False)
+class Pca:
+    """Mean and all components of patches, the leading ones last."""
+
+    spectrogram: Spectrogram
+    frames: int
+    middle: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def fit(cls, training: Sequence[Tensor], frames: int, config: SpectrogramConfig) -> "Pca":
+        spectrogram = Spectrogram(config)
+        rows = torch.cat([patches(spectrogram(one[None, None])[0, 0], frames, HOP_FRAMES) for one in training])
+        middle = rows.mean(0)
+        rows -= middle
+        return cls(spectrogram, frames, middle, torch.linalg.eigh(rows.mT @ rows / len(rows))[1])
+
+    def decoded(self, bands: Tensor, channels: int, ratio: float = 1.0) -> Tensor:
+        """What comes back of some components, after reading the codes ``ratio`` times as fast."""
+        components = self.vectors[:, -channels:]
+        codes = (patches(bands, self.frames, self.frames) - self.middle) @ components
+        codes = stretch(codes.mT[None], int(bands.shape[1] / ratio) // self.frames, ratio=ratio)[0].mT
+        made = codes @ components.mT + self.middle
+        return made.unflatten(1, (-1, self.frames)).transpose(0, 1).flatten(1)
 
 
-def mos(made: Tensor, waveform: Tensor, spectrogram: Spectrogram) -> float:
-    """Of a spectrogram, by Griffin-Lim, beside the sound that it is of; both at one level."""
-    hop = spectrogram.config.hop_length
-    sound = griffin_lim(spectrogram.magnitude(made[None]), hop_length=hop, iterations=ITERATIONS["standard"])[0]
-    samples = min(len(sound), len(waveform))
-    sound, waveform = sound[:samples], waveform[:samples]
-    sound = sound * (waveform.norm() / sound.norm())
-    return zimtohrli_mos(waveform[None], sound[None], spectrogram.config.sample_rate)
+def heard(
+    sounds: Sequence[Tensor], spectrogram: Spectrogram, code: Callable[[Tensor], Tensor], frames: int
+) -> list[str]:
+    """Cells under SOUND_HEADS; ``code`` takes and gives a spectrogram of a multiple of so many frames."""
+    config, rows = spectrogram.config, []
+    for waveform in sounds:
+        bands = spectrogram(waveform[None, None])[0, 0]
+        bands = bands[:, : bands.shape[1] // frames * frames]
+        made = code(bands)
+        magnitude = spectrogram.magnitude(made[None])
+        sound = griffin_lim(magnitude, hop_length=config.hop_length, iterations=ITERATIONS["standard"])[0]
+        samples = min(len(sound), len(waveform))
+        sound, target = sound[:samples], waveform[:samples]
+        sound = sound * (target.norm() / sound.norm())
+        both = target[None], sound[None]
+        quality = zimtohrli_mos(*both, config.sample_rate)
+        rows.append((float(mean_error_db(made, bands, config)), spectral_convergence_db(*both), quality))
+    return [f"{mean(column):.2f}" for column in zip(*rows, strict=True)]
 
 
-def more_values(sounds: list[tuple[Tensor, Tensor]], middle: Tensor, vectors: Tensor, spectrogram: Spectrogram) -> str:
-    """The second table, for sounds as waveform and spectrogram."""
-    config, frames, rows = spectrogram.config, FRAMES_TO_A_LATENT[-1], []
-    to_db = config.log_std * 20 / math.log(10)
-    whole = [(waveform, bands[:, : bands.shape[1] // frames * frames]) for waveform, bands in sounds]
-    for times in TIMES_AS_MANY:
-        channels = times * CHANNELS_TO_A_FRAME * frames
-        kept = vectors[:, -channels:]
-        errors = [error(bands, middle, kept, frames, 1.0) * to_db for _, bands in whole]
-        heard = [mos(decoded(bands, middle, kept, frames, 1.0), waveform, spectrogram) for waveform, bands in whole]
-        values = channels * config.frame_rate / frames
-        share = f"{config.sample_rate / values:.0f} times fewer than samples"
-        rows.append([f"{values:.0f}, {share}", f"{mean(errors):.2f}", f"{mean(heard):.2f}"])
-    heard = [mos(bands, waveform, spectrogram) for waveform, bands in whole]
-    rows.append(["the bands themselves", "0.00", f"{mean(heard):.2f}"])
-    return table(["values a second", "error, dB", "Zimtohrli MOS"], rows)
+def lengths(sounds: Sequence[Tensor], training: Sequence[Tensor], config: SpectrogramConfig) -> str:
+    """The table `latent-rate`."""
+    rows = []
+    for frames in LENGTHS:
+        pca, channels = Pca.fit(training, frames, config), CHANNELS * frames // FRAMES
+        errors = []
+        for ratio in RATIOS:
+            found = []
+            for waveform in sounds:
+                bands = pca.spectrogram(waveform[None, None])[0, 0]
+                bands = bands[:, : bands.shape[1] // frames * frames]
+                made = pca.decoded(bands, channels, ratio)
+                expected = stretch(bands[None], made.shape[1], ratio=ratio)[0]
+                found.append(float(mean_error_db(made, expected, config)))
+            errors.append(f"{mean(found):.2f}")
+        rows.append([str(channels), f"{config.frame_rate / frames:.1f}", *errors])
+    names = ["error, dB ↓", *(f"stretched to {1 / ratio:g} times the length" for ratio in RATIOS[1:])]
+    return table(["latent channels", "latent frames a second", *names], rows)
 
 
-def decoded(spectrogram: Tensor, middle: Tensor, components: Tensor, frames: int, ratio: float) -> Tensor:
-    """What comes back, after reading the codes ``ratio`` times as fast."""
-    whole = spectrogram[:, : spectrogram.shape[1] // frames * frames]
-    codes = (patches(whole, frames, frames) - middle) @ components
-    count = int(whole.shape[1] / ratio) // frames
-    codes = stretch(codes.mT[None], count, ratio=ratio)[0].mT
-    return (codes @ components.mT + middle).unflatten(1, (-1, frames)).transpose(0, 1).flatten(1)
+def exponents(sounds: Sequence[Tensor], training: Sequence[Tensor]) -> str:
+    """The table `latent-exponent`."""
+    rows = []
+    for exponent in EXPONENTS:
+        pca = Pca.fit(training, FRAMES, SpectrogramConfig(exponent=exponent, mean=0.0, std=1.0))
+        cells = heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS), FRAMES)
+        rows.append([str(exponent), *cells])
+    return table(["exponent", *SOUND_HEADS], rows)
 
 
-def error(spectrogram: Tensor, middle: Tensor, components: Tensor, frames: int, ratio: float) -> float:
-    """In normalised units, beside the stretched spectrogram."""
-    made = decoded(spectrogram, middle, components, frames, ratio)
-    whole = spectrogram[:, : spectrogram.shape[1] // frames * frames]
-    expected = stretch(whole[None], made.shape[1], ratio=ratio)[0]
-    return float((made - expected).abs().mean())
+def values(sounds: Sequence[Tensor], training: Sequence[Tensor], config: SpectrogramConfig) -> str:
+    """The table `latent-values`."""
+    pca, rows = Pca.fit(training, FRAMES, config), []
+    for channels in MORE_OR_FEWER:
+        cells = heard(sounds, pca.spectrogram, lambda bands, kept=channels: pca.decoded(bands, kept), FRAMES)
+        rows.append([_values(channels, config), *cells])
+    bands = f"{config.n_bands * config.frame_rate:.0f}, the bands themselves"
+    rows.append([bands, *heard(sounds, pca.spectrogram, lambda bands: bands, FRAMES)])
+    return table(["values a second", *SOUND_HEADS], rows)
+
+
+def kept(sounds: Sequence[Tensor]) -> str:
+    """The table `latent-kept`."""
+    codec, rows = audiovae.load(device="cpu"), []
+    model, config = codec.checkpoint.model, codec.config.spectrogram
+
+    def code(bands: Tensor, channels: int) -> Tensor:
+        latents = model.encode(bands[None, None]).mean
+        latents[:, channels:] = 0
+        return model.decode(latents)[0, 0]
+
+    for channels in KEPT:
+        cells = heard(
+            sounds, codec.spectrogram, lambda bands, kept=channels: code(bands, kept), codec.config.model.time_stride
+        )
+        rows.append([str(channels), _values(channels, config), *cells])
+    return table(["channels kept", "values a second", *SOUND_HEADS], rows)
+
+
+def _values(channels: int, config: SpectrogramConfig) -> str:
+    count = channels * config.frame_rate / FRAMES
+    return f"{count:.0f}, {config.sample_rate / count:.0f} times fewer than samples"
 
 
 def main() -> None:
@@ -119,24 +183,16 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     config = SpectrogramConfig()
-    spectrogram, to_db = Spectrogram(config), config.log_std * 20 / math.log(10)
-    rows = []
     with torch.inference_mode():
-        training = [one for _, one in sounds_of(arguments.corpora, "train", arguments.files, spectrogram)]
-        sounds = sounds_of(arguments.corpora, "test", max(1, arguments.files // 6), spectrogram)
-        test = [one for _, one in sounds]
-        for frames in FRAMES_TO_A_LATENT:
-            middle, vectors = fit(training, frames)
-            components = vectors[:, -CHANNELS_TO_A_FRAME * frames :]
-            errors = [mean(error(one, middle, components, frames, ratio) for one in test) * to_db for ratio in RATIOS]
-            rate = config.frame_rate / frames
-            rows.append([str(CHANNELS_TO_A_FRAME * frames), f"{rate:.1f}", *(f"{one:.2f}" for one in errors)])
-        more = more_values(sounds, middle, vectors, spectrogram)
-    names = ["error, dB", *(f"stretched to {1 / ratio:g} times the length" for ratio in RATIOS[1:])]
-    for name, text in (
-        ("latent-rate", table(["latent channels", "latent frames a second", *names], rows)),
-        ("latent-values", more),
-    ):
+        training = waveforms(arguments.corpora, "train", arguments.files)
+        sounds = waveforms(arguments.corpora, "test", max(1, arguments.files // 15))
+        tables = {
+            "latent-kept": kept(sounds),
+            "latent-values": values(sounds, training, config),
+            "latent-exponent": exponents(sounds, training),
+            "latent-rate": lengths(sounds, training, config),
+        }
+    for name, text in tables.items():
         print(text)
         if arguments.write:
             write_block(arguments.write, name, text)
