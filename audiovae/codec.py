@@ -176,7 +176,7 @@ class Codec:
         """
         if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
             kept = [self.spectrogram.magnitude(piece) for piece in self.spectrogram_chunks(mean)]
-            return iter(kept), level_db_of(kept, self.config.model.stage_stride)
+            return iter(kept), level_db_of(kept, self.spectrogram, self.config.model.stage_stride)
         size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // self.config.model.time_stride)))
         level_db = estimated_level_db(mean, self.checkpoint.model, self.spectrogram)
         return map(self.spectrogram.magnitude, self.spectrogram_chunks(mean, size)), level_db
@@ -188,13 +188,13 @@ class Codec:
         iterations: int,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
-        hop = self.config.spectrogram.hop_length
+        hop, bank = self.config.spectrogram.hop_length, self.spectrogram.bank.to_dense()
         past: Tensor | None = None
         for magnitude, is_last in magnitudes:
             if is_last:
                 # Frames are centred on hops: up to a hop of the recording lies behind the last one.
                 magnitude = functional.pad(magnitude, (0, 1), mode="replicate")
-            waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, past=past)
+            waveform = griffin_lim(magnitude, hop_length=hop, iterations=iterations, past=past, bank=bank)
             known = 0 if past is None else past.shape[-1]
             # The last frames lack the neighbours that come after them: the next block makes them again.
             end = waveform.shape[-1] if is_last else known + block_frames * hop

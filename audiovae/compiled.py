@@ -58,6 +58,33 @@ def impose(spectrum, magnitude, result):
 
 @_compiled
 @no_type_check
+def impose_bands(spectrum, bands, first_band, lower_weight, upper_weight, modulus, ratio, result):
+    """Gives ``spectrum`` about the band amplitudes of ``bands [frames, n_bands]``, bins of a band keeping their shares.
+
+    A bin lies in band ``first_band`` with its lower weight and in the next one with its upper weight. ``modulus
+    [bins]`` and ``ratio [n_bands]`` are memory to work in.
+    """
+    for t in range(len(bands)):
+        pairs, target, out = spectrum[t], bands[t], result[t]
+        ratio[:] = 0
+        for k in range(len(modulus)):
+            real, imaginary = pairs[2 * k], pairs[2 * k + 1]
+            modulus[k] = np.sqrt(real * real + imaginary * imaginary)
+        for k in range(len(modulus)):
+            ratio[first_band[k]] += lower_weight[k] * modulus[k]
+            ratio[first_band[k] + 1] += upper_weight[k] * modulus[k]
+        for band in range(len(target)):
+            ratio[band] = target[band] / (ratio[band] + TINY)
+        for k in range(len(modulus)):
+            weight = lower_weight[k] + upper_weight[k]
+            gain = lower_weight[k] * ratio[first_band[k]] + upper_weight[k] * ratio[first_band[k] + 1]
+            gain /= weight + TINY
+            out[2 * k] = pairs[2 * k] * gain
+            out[2 * k + 1] = pairs[2 * k + 1] * gain
+
+
+@_compiled
+@no_type_check
 def _deviations(magnitude, deviation):
     """See ``phase_gradients._deviations``; the outermost bins have none."""
     for k in range(1, len(magnitude) - 1):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
 from audiovae.model.vae import VAE
-from audiovae.spectrogram import Spectrogram, frame_power
+from audiovae.spectrogram import Spectrogram
 
 SAMPLED_LATENT_FRAMES = 1024
 """Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
@@ -14,14 +14,14 @@ EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 
-def level_db_of(magnitudes: list[Tensor], stride: int) -> float:
-    """Level in dBFS of STFT magnitudes that come in pieces [channels, bins, frames].
+def level_db_of(magnitudes: list[Tensor], spectrogram: Spectrogram, stride: int) -> float:
+    """Level in dBFS of inverted magnitudes that come in pieces [channels, bins, frames].
 
     Powers are means of ``stride`` frames, of which a piece has a whole number.
     """
     meter = LevelMeter()
     for piece in magnitudes:
-        power = frame_power(piece)
+        power = spectrogram.frame_power(piece)
         meter.add_powers(power.unflatten(0, (-1, stride)).mean(1).cpu())
     return max(meter.level_db, ABSOLUTE_GATE_DB)
 
@@ -78,5 +78,5 @@ def _decoded_powers(
     """Powers that the decoder gives to the excerpts' own latent frames, summed over them."""
     decoded = model.decode(excerpts)[:, 0].unflatten(2, (excerpts.shape[2], -1))[:, :, own]
     magnitude = spectrogram.magnitude(decoded.flatten(2))
-    powers = frame_power(magnitude.movedim(0, 1).flatten(1)[None])
+    powers = spectrogram.frame_power(magnitude.movedim(0, 1).flatten(1)[None])
     return powers.unflatten(0, (len(excerpts), own.stop - own.start, -1)).mean(2).sum(1).cpu()

@@ -19,12 +19,26 @@ LOOPING_DEVICES = {"cpu"}
 """Where compiled loops are used."""
 
 Source = Callable[[int, int], Complex[Tensor, "*recordings frames bins"]]
-"""Gives the spectra of frames first to last, last excluded; only their phase counts."""
+"""Gives the spectra of frames first to last, last excluded. Of their moduli only the shares within a band count."""
 
 
 def has_loops(tensor: Tensor) -> bool:
     """Whether the compiled loops work on it: they take one recording at a time."""
     return tensor.device.type in LOOPING_DEVICES
+
+
+class Bank:
+    """Filters like triangles: a bin lies in two neighbouring ones at most. Bins in none of them are silent."""
+
+    def __init__(self, filters: Float[Tensor, "n_bands bins"]) -> None:
+        self.filters = filters
+        self.column_sum = filters.sum(0)
+        first = filters.ne(0).int().argmax(0).clamp(max=len(filters) - 2)
+        lower, upper = filters.gather(0, first[None])[0], filters.gather(0, first[None] + 1)[0]
+        if not torch.allclose(lower + upper, self.column_sum):
+            raise ValueError("bank: a bin lies in more than two neighbouring bands")
+        self.arrays = tuple(one.cpu().numpy() for one in (first, lower, upper))
+        self.memory = np.empty(filters.shape[1], np.float32), np.empty(len(filters), np.float32)
 
 
 class Framing:
@@ -39,7 +53,9 @@ class Framing:
         hop_length: int,
         frames: int,
         past: Float[Tensor, "channels *recordings past_samples"],
+        bank: Bank | None = None,
     ) -> None:
+        self.bank = bank
         self.window, self.hop_length, self.frames, self.past = window, hop_length, frames, past
         self.n_fft = n_fft = len(window)
         self.padding = n_fft // 2
@@ -70,18 +86,19 @@ class Framing:
         return spectra
 
     def synthesise(
-        self, source: Source, magnitude: Float[Tensor, "signals *recordings frames bins"]
+        self, source: Source, target: Float[Tensor, "signals *recordings frames bins_or_bands"]
     ) -> Float[Tensor, "signals *recordings padded_samples"]:
-        """The least-squares inverse STFT of each magnitude with the same phase, the past put in its place.
+        """The least-squares inverse STFT of each target with the same phase, the past put in its place.
 
-        As many signals as the past has channels are its channels; a single one is their mean.
+        Targets are magnitudes or, where there is a bank, amplitudes of its bands. As many signals as the past has
+        channels are its channels; a single one is their mean.
         """
-        signals = magnitude.new_zeros(*magnitude.shape[:-2], self.padded_samples)
+        signals = target.new_zeros(*target.shape[:-2], self.padded_samples)
         for first in range(self.first, self.frames, self.block_frames):
             last = min(first + self.block_frames, self.frames)
             spectrum = source(first, last)
-            for signal, target in zip(signals, magnitude[..., first:last, :], strict=True):
-                frames = torch.fft.irfft(self._impose(spectrum, target), n=self.n_fft)
+            for signal, wanted in zip(signals, target[..., first:last, :], strict=True):
+                frames = torch.fft.irfft(self._impose(spectrum, wanted), n=self.n_fft)
                 self._overlap_add(frames, signal[..., first * self.hop_length :])
         signals *= self.gain
         if self.past.shape[-1]:
@@ -111,17 +128,35 @@ class Framing:
     def _impose(
         self,
         spectrum: Complex[Tensor, "*recordings frames bins"],
-        magnitude: Float[Tensor, "*recordings frames bins"],
+        target: Float[Tensor, "*recordings frames bins_or_bands"],
     ) -> Complex[Tensor, "*recordings frames bins"]:
-        """The spectrum with the magnitude's moduli; valid until the next call."""
-        if not has_loops(magnitude):
-            real, imaginary = spectrum.real, spectrum.imag
-            return spectrum * (magnitude * (real * real).addcmul_(imaginary, imaginary).add_(TINY).rsqrt_())
+        """The spectrum with the target's moduli, or about its bands; valid until the next call."""
+        if not has_loops(target):
+            return spectrum * self._gains(spectrum, target)
         from audiovae import compiled  # numba is slow to import
 
-        imposed = self._spectrum[: len(magnitude)]
-        compiled.impose(_pairs(spectrum), magnitude.numpy(), _pairs(imposed))
+        imposed = self._spectrum[: len(target)]
+        if self.bank is None:
+            compiled.impose(_pairs(spectrum), target.numpy(), _pairs(imposed))
+        else:
+            arrays = (*self.bank.arrays, *self.bank.memory)
+            compiled.impose_bands(_pairs(spectrum), target.numpy(), *arrays, _pairs(imposed))
         return imposed
+
+    def _gains(
+        self,
+        spectrum: Complex[Tensor, "*recordings frames bins"],
+        target: Float[Tensor, "*recordings frames bins_or_bands"],
+    ) -> Float[Tensor, "*recordings frames bins"]:
+        """What bins must be multiplied by to have the target's moduli or about its bands.
+
+        For bands it is one of the multiplicative updates that ``Spectrogram.magnitude`` starts with.
+        """
+        power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+        if self.bank is None:
+            return target * power.add_(TINY).rsqrt_()
+        ratio = target / (power.sqrt_() @ self.bank.filters.mT + TINY)
+        return ratio @ self.bank.filters / (self.bank.column_sum + TINY)
 
     def _overlap_add(
         self, frames: Float[Tensor, "*recordings frames n_fft"], signal: Float[Tensor, "*recordings rest"]

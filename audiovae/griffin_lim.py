@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from audiovae.framing import TINY, Framing, Source, has_loops
+from audiovae.framing import TINY, Bank, Framing, Source, has_loops
 from audiovae.phase_gradients import integrate_phase
 
 
@@ -39,6 +39,7 @@ def griffin_lim(
     window: Float[Tensor, " n_fft"] | None = None,
     past: Float[Tensor, "*past_recordings past_channels past_samples"] | None = None,
     phase: Float[Tensor, "*phase_recordings phase_bins phase_frames"] | None = None,
+    bank: Float[Tensor, "n_bands bank_bins"] | None = None,
 ) -> Float[Tensor, "*recordings channels samples"]:
     """Finds the waveform of a recording whose STFT has about this magnitude, ``(frames - 1) * hop_length`` samples.
 
@@ -54,6 +55,10 @@ def griffin_lim(
             what follows continues it, so that a long recording can be made in blocks that overlap: give each at least
             8 frames of past and 32 beyond what is kept of it (its end is made as if silence followed).
         phase: radians to start from instead.
+        bank: triangular filters, where the magnitudes were made of their bands: then only the bands of the magnitudes
+            are held to, and bins within a band find their own shares. Every iteration divides a band among its bins
+            anew, by one update of the band inversion (Lee & Seung, 2001): what the bands don't say is left to what a
+            signal can be, and isn't made up before.
 
     Raises:
         ValueError: the sizes don't fit each other.
@@ -61,9 +66,10 @@ def griffin_lim(
     bins, frames = magnitude.shape[-2:]
     window = torch.hann_window(2 * (bins - 1)) if window is None else window
     _check_window(window, hop_length, bins)
-    _check(magnitude, hop_length, iterations, past, phase)
+    _check(magnitude, hop_length, iterations, past, phase, bank)
     if magnitude.ndim > 3 and has_loops(magnitude):  # one recording after the other stays in the cache
         settings = {"hop_length": hop_length, "iterations": iterations, "acceleration": acceleration, "window": window}
+        settings["bank"] = bank
         pasts, phases = ([None] * len(magnitude) if given is None else given for given in (past, phase))
         parts = zip(magnitude, pasts, phases, strict=True)
         return torch.stack([griffin_lim(one, **settings, past=before, phase=start) for one, before, start in parts])
@@ -73,16 +79,19 @@ def griffin_lim(
     if frames == 1:
         return past.movedim(0, -2)
     scale = _peak(magnitude, past)
-    framing = Framing(window.to(magnitude), hop_length, frames, past / scale)
+    filters = None if bank is None else Bank(bank.to(magnitude))
+    framing = Framing(window.to(magnitude), hop_length, frames, past / scale, filters)
     magnitude = magnitude / scale[..., None]
     start = _start_turns(framing, magnitude.mean(0)) if phase is None else phase.transpose(-1, -2) / (2 * math.pi)
+    source = _from_turns(start, magnitude.mean(0))
+    target = magnitude if filters is None else magnitude @ filters.filters.mT
     separate = min(SEPARATE_ITERATIONS, iterations // 2) if len(magnitude) > 1 else 0
     shared = iterations - separate
-    source = _refined(framing, _from_turns(start), magnitude.mean(0, keepdim=True), shared, acceleration)
+    source = _refined(framing, source, target.mean(0, keepdim=True), shared, acceleration)
     if separate:
-        padded = _channels_refined(framing, source, magnitude, separate, acceleration)
+        padded = _channels_refined(framing, source, target, separate, acceleration)
     else:
-        padded = framing.synthesise(source, magnitude)
+        padded = framing.synthesise(source, target)
     waveform = framing.trimmed(padded) * scale
     waveform[..., : past.shape[-1]] = past
     return waveform.movedim(0, -2)
@@ -99,7 +108,14 @@ def _check_window(window: Tensor, hop_length: int, bins: int) -> None:
         raise ValueError(f"windows of n_fft {n_fft}, one every hop_length {hop_length} samples, leave gaps")
 
 
-def _check(magnitude: Tensor, hop_length: int, iterations: int, past: Tensor | None, phase: Tensor | None) -> None:
+def _check(
+    magnitude: Tensor,
+    hop_length: int,
+    iterations: int,
+    past: Tensor | None,
+    phase: Tensor | None,
+    bank: Tensor | None,
+) -> None:
     *recordings, channels, bins, frames = magnitude.shape
     samples = (frames - 1) * hop_length
     if not magnitude.numel():
@@ -115,6 +131,8 @@ def _check(magnitude: Tensor, hop_length: int, iterations: int, past: Tensor | N
         )
     if phase is not None and phase.shape != (*recordings, bins, frames):
         raise ValueError(f"phase has shape {list(phase.shape)}, must have {[*recordings, bins, frames]}")
+    if bank is not None and (bank.shape[1] != bins or len(bank) < 2):
+        raise ValueError(f"bank has shape {list(bank.shape)}, must have at least 2 bands of {bins} bins")
 
 
 def _peak(
@@ -138,10 +156,12 @@ def _start_turns(
     )
 
 
-def _from_turns(turns: Float[Tensor, "*recordings frames bins"]) -> Source:
+def _from_turns(
+    turns: Float[Tensor, "*recordings frames bins"], magnitude: Float[Tensor, "*recordings frames bins"]
+) -> Source:
     def spectra(first: int, last: int) -> Complex[Tensor, "*recordings frames bins"]:
         angle = 2 * math.pi * turns[..., first:last, :]
-        return torch.complex(angle.cos(), angle.sin())
+        return torch.polar(magnitude[..., first:last, :], angle)
 
     return spectra
 
@@ -149,7 +169,7 @@ def _from_turns(turns: Float[Tensor, "*recordings frames bins"]) -> Source:
 def _refined(
     framing: Framing,
     source: Source,
-    magnitude: Float[Tensor, "1 *recordings frames bins"],
+    target: Float[Tensor, "1 *recordings frames bins_or_bands"],
     iterations: int,
     acceleration: Acceleration,
 ) -> Source:
@@ -161,7 +181,7 @@ def _refined(
     alpha, beta, gamma = acceleration
     t = d = None
     for _ in range(iterations):
-        projected = framing.synthesise(source, magnitude)[0]
+        projected = framing.synthesise(source, target)[0]
         if t is None or d is None:
             c = t = d = projected
         else:
@@ -174,14 +194,14 @@ def _refined(
 def _channels_refined(
     framing: Framing,
     source: Source,
-    magnitude: Float[Tensor, "channels *recordings frames bins"],
+    target: Float[Tensor, "channels *recordings frames bins_or_bands"],
     iterations: int,
     acceleration: Acceleration,
 ) -> Float[Tensor, "channels *recordings padded_samples"]:
     """Each channel's signal after so many iterations of its own."""
     signals = []
-    for channel, past in zip(magnitude.split(1), framing.past.split(1), strict=True):
-        alone = Framing(framing.window, framing.hop_length, framing.frames, past)
+    for channel, past in zip(target.split(1), framing.past.split(1), strict=True):
+        alone = Framing(framing.window, framing.hop_length, framing.frames, past, framing.bank)
         own = _refined(alone, source, channel, iterations, acceleration)
         signals.append(alone.synthesise(own, channel))
     return torch.cat(signals)

@@ -11,9 +11,11 @@ import torchaudio
 from torch import Tensor
 
 from audiovae import compiled, framing
+from audiovae.config import SpectrogramConfig
 from audiovae.framing import Framing
 from audiovae.griffin_lim import ACCELERATED, FAST, PLAIN, Acceleration, griffin_lim
 from audiovae.phase_gradients import integrate_phase
+from audiovae.spectrogram import Spectrogram, mean_error_db
 
 SAMPLE_RATE, N_FFT, HOP = 44100, 2048, 512
 
@@ -375,12 +377,69 @@ def test_very_short_recordings_keep_their_level(frames):
         ((2, 1025, 4), {"past": torch.zeros(1, 512)}, "past of 1 channels, 512 samples must have 2 channels"),
         ((1, 1025, 4), {"past": torch.zeros(1, 2048)}, "at most 1536"),
         ((3, 1, 1025, 4), {"past": torch.zeros(1, 512)}, r"past of 1 channels, 512 samples must have 1 channels"),
+        (
+            (1, 1025, 4),
+            {"bank": torch.eye(513)},
+            r"bank has shape \[513, 513\], must have at least 2 bands of 1025 bins",
+        ),
+        ((1, 1025, 4), {"bank": torch.ones(3, 1025)}, "a bin lies in more than two neighbouring bands"),
         ((1, 1025, 4), {"phase": torch.zeros(4, 1025)}, r"phase has shape \[4, 1025\], must have \[1025, 4\]"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(shape, options, message):
     with pytest.raises(ValueError, match=message):
         griffin_lim(torch.ones(shape), **{"hop_length": HOP, "iterations": 1, **options})
+
+
+BANDS = Spectrogram(SpectrogramConfig())
+
+
+def from_bands(sound: Tensor, *, iterations: int, **options) -> Tensor:
+    """By way of the inverted bands of a sound."""
+    magnitude = BANDS.magnitude(BANDS(sound[None, None])[0])
+    return griffin_lim(magnitude, hop_length=HOP, iterations=iterations, **options)[0]
+
+
+def test_a_bank_of_single_bins_changes_nothing():
+    magnitude = stft(chord()).abs()[None]
+    plain = griffin_lim(magnitude, hop_length=HOP, iterations=4)
+    with_bank = griffin_lim(magnitude, hop_length=HOP, iterations=4, bank=torch.eye(1025))
+    assert (with_bank - plain).norm() < 2e-2 * plain.norm()
+
+
+def test_bins_that_bands_leave_free_are_found_by_the_signal():
+    """Noise in bands of many bins: what the inversion makes up, and holds fast, no signal has."""
+    sound = bursts()
+    held, free = from_bands(sound, iterations=16), from_bands(sound, iterations=16, bank=BANDS.bank.to_dense())
+    true = BANDS(sound[None, None])
+    errors = [float(mean_error_db(BANDS(made[None, None]), true, BANDS.config)) for made in (held, free)]
+    assert errors[1] < 0.75 * errors[0]
+
+
+def test_bands_are_met_by_loops_and_tensors_alike(monkeypatch):
+    sounds = torch.stack([chord() + bursts(), 0.3 * chord()])
+    magnitude = BANDS.magnitude(BANDS(sounds[:, None])[:, 0])
+    options = {"hop_length": HOP, "iterations": 4, "bank": BANDS.bank.to_dense()}
+    looped = griffin_lim(magnitude, **options)
+    monkeypatch.setattr(framing, "LOOPING_DEVICES", set())
+    assert (griffin_lim(magnitude, **options) - looped).norm() < 3e-2 * looped.norm()
+
+
+@pytest.mark.parametrize("looping", [True, False])
+def test_silent_and_uncovered_bins_are_silent_with_a_bank(looping, monkeypatch):
+    if not looping:
+        monkeypatch.setattr(framing, "LOOPING_DEVICES", set())
+    magnitude, bank = stft(chord(0.5)).abs(), torch.eye(1025)
+    magnitude[:, 10:20] = 0
+    bank[:, 500:] = 0
+    for scale in (1e-35, 1.0, 1e30):
+        waveform = griffin_lim(scale * magnitude[None], hop_length=HOP, iterations=3, bank=bank)
+        assert waveform.isfinite().all()
+        assert (waveform[:, 13 * HOP : 17 * HOP] == 0).all()
+    assert (
+        stft(griffin_lim(magnitude[None], hop_length=HOP, iterations=3, bank=bank)[0]).abs()[520:].max()
+        < 0.01 * magnitude.max()
+    )
 
 
 def test_loops_compile_where_nothing_can_be_kept():

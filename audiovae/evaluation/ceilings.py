@@ -14,7 +14,8 @@ def through_true_bands(
 ) -> Float[Tensor, "1 samples"]:
     """The front end's ceiling: the sound's own bands, inverted, and Griffin-Lim."""
     bands = codec.spectrogram(waveform[None].to(codec.device))[0]
-    return _synthesise(codec, codec.spectrogram.magnitude(bands), waveform.shape[1], quality)
+    magnitude = codec.spectrogram.magnitude(bands)
+    return _synthesise(codec, magnitude, waveform.shape[1], quality, bank=codec.spectrogram.bank.to_dense())
 
 
 def through_true_magnitudes(
@@ -27,8 +28,13 @@ def through_true_magnitudes(
 
 
 def _synthesise(
-    codec: Codec, magnitude: Float[Tensor, "1 bins frames"], samples: int, quality: str
+    codec: Codec,
+    magnitude: Float[Tensor, "1 bins frames"],
+    samples: int,
+    quality: str,
+    *,
+    bank: Float[Tensor, "n_bands bins"] | None = None,
 ) -> Float[Tensor, "1 samples"]:
     hop_length = codec.config.spectrogram.hop_length
-    waveform = griffin_lim(magnitude, hop_length=hop_length, iterations=ITERATIONS[quality]).cpu()
+    waveform = griffin_lim(magnitude, hop_length=hop_length, iterations=ITERATIONS[quality], bank=bank).cpu()
     return torch.nn.functional.pad(waveform, (0, samples - waveform.shape[1]))

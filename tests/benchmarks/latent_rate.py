@@ -102,7 +102,8 @@ def heard(
         bands = bands[:, : bands.shape[1] // frames * frames]
         made = code(bands)
         magnitude = spectrogram.magnitude(made[None])
-        sound = griffin_lim(magnitude, hop_length=config.hop_length, iterations=ITERATIONS["standard"])[0]
+        settings = {"hop_length": config.hop_length, "iterations": ITERATIONS["standard"]}
+        sound = griffin_lim(magnitude, **settings, bank=spectrogram.bank.to_dense())[0]
         samples = min(len(sound), len(waveform))
         sound, target = sound[:samples], waveform[:samples]
         sound = sound * (target.norm() / sound.norm())

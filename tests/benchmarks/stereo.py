@@ -90,7 +90,11 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
     def model(waveform: Tensor) -> Tensor:
         latents = codec.encode(Audio(waveform, rate))
         magnitude = codec.spectrogram.magnitude(codec.spectrogram_of(latents))
-        return 10 ** ((latents.level_db - level_db_of([magnitude], codec.config.model.stage_stride)) / 20) * magnitude
+        return (
+            10
+            ** ((latents.level_db - level_db_of([magnitude], codec.spectrogram, codec.config.model.stage_stride)) / 20)
+            * magnitude
+        )
 
     def heard(magnitudes: Magnitudes) -> Magnitudes:
         frames = codec.config.spectrogram.hop_length
@@ -103,19 +107,19 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
     return {"true magnitudes": stft_magnitude, "true bands": heard(bands), "the model": heard(model)}
 
 
-def ways(magnitudes: Magnitudes, hop: int) -> dict[str, Callable[[Tensor], Tensor]]:
+def ways(magnitudes: Magnitudes, hop: int, bank: Tensor | None) -> dict[str, Callable[[Tensor], Tensor]]:
     """From a stereo waveform, by its magnitudes alone, to another."""
     iterations = ITERATIONS[QUALITY]
 
     def found(magnitude: Tensor) -> Tensor:
-        return griffin_lim(magnitude, hop_length=hop, iterations=iterations)
+        return griffin_lim(magnitude, hop_length=hop, iterations=iterations, bank=bank)
 
     def shared(waveform: Tensor) -> Tensor:
         magnitude = magnitudes(waveform)
         window = torch.hann_window(2 * (magnitude.shape[1] - 1))
         mean = found(magnitude.mean(0, keepdim=True))[0]
         spectrum = torch.stft(mean, len(window), hop, window=window, pad_mode="constant", return_complex=True)
-        return griffin_lim(magnitude, hop_length=hop, iterations=0, phase=spectrum.angle())
+        return griffin_lim(magnitude, hop_length=hop, iterations=0, phase=spectrum.angle(), bank=bank)
 
     def alone(waveform: Tensor) -> Tensor:
         return torch.cat([found(channel[None]) for channel in magnitudes(waveform)])
@@ -153,9 +157,10 @@ def rows(codec: Codec, clips: list[Tensor]) -> list[list[str]]:
     """A line for each source of magnitudes and way to the phases."""
     config, lines = codec.config.spectrogram, []
     for source, magnitudes in sources(codec).items():
-        mono = ways(magnitudes, config.hop_length)["**as `decode`**"]
+        bank = None if magnitudes is stft_magnitude else codec.spectrogram.bank.to_dense()
+        mono = ways(magnitudes, config.hop_length, bank)["**as `decode`**"]
         monos = [mono(clip.mean(0, keepdim=True)) for clip in clips]
-        for way, work in ways(magnitudes, config.hop_length).items():
+        for way, work in ways(magnitudes, config.hop_length, bank).items():
             pairs = zip(clips, monos, strict=True)
             values = [measures(clip, work(clip), mono_output, config.sample_rate) for clip, mono_output in pairs]
             means = [fmean(one for one in column if not math.isnan(one)) for column in zip(*values, strict=True)]
