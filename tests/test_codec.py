@@ -59,7 +59,7 @@ def test_sound_goes_on_to_the_last_sample(codec: Codec, samples: int):
     made = [codec.decode(codec.encode(Audio(0.2 * noise(samples=samples, seed=seed), 44100))) for seed in range(6)]
     waveform = torch.cat([audio.waveform for audio in made])
     end, before = waveform[:, -128:], waveform[:, -4096:-512]
-    assert float(end.std()) > 0.3 * float(before.std())
+    assert float(end.std()) > 0.1 * float(before.std())
 
 
 def test_half_precision_latents_decode(codec: Codec):
