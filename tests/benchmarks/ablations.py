@@ -61,7 +61,7 @@ def curve(run: Path) -> str:
     config = settings(run)
     segment_seconds = config.data.segment_latent_frames / config.latent_rate
     hours = config.training.batch_size * segment_seconds / 3600
-    rows = [[str(step), f"{step * hours:.1f}", f"{one['error_db']:.2f}"] for step, one in validations(run)]
+    rows = [[str(step), f"{step * hours:.1f}", f"{one['error_db']:.3f}"] for step, one in validations(run)]
     return table(["step", "hours of audio heard", "held-out error, dB"], rows)
 
 
