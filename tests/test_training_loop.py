@@ -272,7 +272,7 @@ class TestPrior:
         monkeypatch.setattr(Prior, "fit", remember)
         config = config_of()
         fit_prior(VAE(config), Spectrogram(config.spectrogram), with_one_source(cache, samples))
-        assert used == [(8, 8, frames)]
+        assert used == [(16, 8, frames)]  # two segments a latent channel
 
     def test_of_single_frames_is_the_standard_one(self, cache) -> None:
         config = config_of("data.segment_latent_frames=1")
