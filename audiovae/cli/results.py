@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,13 +32,11 @@ def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterato
     ``folder``, all of them. Other files in ``folder`` are left alone. Raises InputError like ``check_folder``.
     """
     check_folder(folder, names, force=force)
-    existing = _nearest_existing(folder)
+    # In the folder itself if there is one: elsewhere might be another disk. It has a name before it is there, so that
+    # an interrupt finds it whenever it comes.
+    temporary = _nearest_existing(folder) / f".audiovae-{uuid.uuid4().hex[:12]}"
     try:
-        # In the folder itself if there is one: elsewhere might be another disk.
-        temporary = Path(tempfile.mkdtemp(prefix=".audiovae-", dir=existing))
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written: {error.strerror}") from error
-    try:
+        temporary.mkdir(mode=0o700)
         results = temporary / "results"
         results.mkdir()
         yield results
