@@ -58,11 +58,13 @@ def impose(spectrum, magnitude, result):
 
 @_compiled
 @no_type_check
-def impose_bands(spectrum, bands, first_band, lower_weight, upper_weight, modulus, ratio, result):
+def impose_bands(
+    spectrum, bands, first_band, lower_weight, upper_weight, lower_share, upper_share, modulus, ratio, result
+):
     """Gives ``spectrum`` about the band amplitudes of ``bands [frames, n_bands]``, bins of a band keeping their shares.
 
-    A bin lies in band ``first_band`` with its lower weight and in the next one with its upper weight. ``modulus
-    [bins]`` and ``ratio [n_bands]`` are memory to work in.
+    A bin lies in band ``first_band`` with its lower weight and in the next one with its upper weight; shares are
+    weights that add up to one. ``modulus [bins]`` and ``ratio [n_bands]`` are memory to work in.
     """
     for t in range(len(bands)):
         pairs, target, out = spectrum[t], bands[t], result[t]
@@ -76,11 +78,10 @@ def impose_bands(spectrum, bands, first_band, lower_weight, upper_weight, modulu
         for band in range(len(target)):
             ratio[band] = target[band] / (ratio[band] + TINY)
         for k in range(len(modulus)):
-            weight = lower_weight[k] + upper_weight[k]
-            gain = lower_weight[k] * ratio[first_band[k]] + upper_weight[k] * ratio[first_band[k] + 1]
-            gain /= weight + TINY
-            out[2 * k] = pairs[2 * k] * gain
-            out[2 * k + 1] = pairs[2 * k + 1] * gain
+            modulus[k] = lower_share[k] * ratio[first_band[k]] + upper_share[k] * ratio[first_band[k] + 1]
+        for k in range(len(modulus)):
+            out[2 * k] = pairs[2 * k] * modulus[k]
+            out[2 * k + 1] = pairs[2 * k + 1] * modulus[k]
 
 
 @_compiled

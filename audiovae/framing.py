@@ -37,7 +37,8 @@ class Bank:
         lower, upper = filters.gather(0, first[None])[0], filters.gather(0, first[None] + 1)[0]
         if not torch.allclose(lower + upper, self.column_sum):
             raise ValueError("bank: a bin lies in more than two neighbouring bands")
-        self.arrays = tuple(one.cpu().numpy() for one in (first, lower, upper))
+        shares = (one / (self.column_sum + TINY) for one in (lower, upper))
+        self.arrays = tuple(one.cpu().numpy() for one in (first.int(), lower, upper, *shares))
         self.memory = np.empty(filters.shape[1], np.float32), np.empty(len(filters), np.float32)
 
 
