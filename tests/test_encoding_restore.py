@@ -68,6 +68,7 @@ def test_a_dataset_of_fewer_channels_holds_the_first_and_is_decoded(codec: Codec
     with pytest.raises(InputError, match="latent_channels"):
         all_channels = settings_of(codec)
         encode_dataset(recordings, tmp_path / "latents", all_channels, local_encoder(codec, all_channels))
+    assert settings_of(codec, latent_channels=8) == settings_of(codec)
     with pytest.raises(InputError, match="latent channels 9: the model has 8"):
         settings_of(codec, latent_channels=9)
 

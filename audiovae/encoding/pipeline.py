@@ -32,7 +32,7 @@ def settings_of(
         latent_hop_length=config.latent_hop_length,
         precision=precision,
         logvar=logvar,
-        latent_channels=latent_channels,
+        latent_channels=None if latent_channels == config.model.latent_channels else latent_channels,
     )
 
 

@@ -93,12 +93,11 @@ def _show(
     step: int,
     spectrogram: Spectrogram,
 ) -> None:
-    config = spectrogram.config
+    config, bank = spectrogram.config, spectrogram.bank.to_dense()
     for index, sound in enumerate(sounds):
         # Most of what is heard lies within two standard deviations. The lowest band is at the bottom.
         board.add_image(f"{name}/{index}", (sound + 2).div(4).clamp(0, 1).flip(1), step)
         magnitude = spectrogram.magnitude(sound)
-        bank = spectrogram.bank.to_dense()
         waveform = griffin_lim(magnitude, hop_length=config.hop_length, iterations=EXAMPLE_ITERATIONS, bank=bank)
         board.add_audio(f"{name}/{index}", waveform.clamp(-1, 1), step, sample_rate=config.sample_rate)
 
