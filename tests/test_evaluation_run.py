@@ -191,7 +191,7 @@ def test_reconstructions_of_what_the_model_made_are_real(codec: Codec) -> None:
     made = [codec.spectrogram.magnitude(codec.spectrogram_of(one)[0]) for one in drawn]
     real = torch.cat([mfcc_features(one, sample_rate=RATE, hop_length=512) for one in made])
     drawn = [replace(one, checkpoint=codec.fingerprint) for one in drawn]
-    found = realism(codec, fit_prior(drawn), drawn, real)
+    found = realism(codec, fit_prior(drawn, torch.ones(drawn[0].mean.shape[1])), drawn, real)
     assert found["reconstructions"] == pytest.approx(0, abs=1e-3)
     assert found["prior samples"] > 1 and found["N(0, I) samples"] > 1
 

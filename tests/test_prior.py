@@ -2,29 +2,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiovae.model.prior import MAX_RADIUS, Prior
+from audiovae.model.prior import COMPONENTS, FACTORS, MAX_MEMORY, SEGMENTS_OF_A_COMPONENT, Prior
 
 CHANNELS = 6
 MEAN = torch.linspace(-2, 2, CHANNELS)
 BETWEEN = 2.0
 """Standard deviation of the centres."""
+TURN = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=torch.Generator().manual_seed(1)))[0]
+SIZES = torch.linspace(3, 0.5, CHANNELS)
+"""Of what moves, in directions across the channels."""
 
 
-def transition(memory: float) -> Tensor:
-    """Half a rotation, half a decay: the channels act on each other."""
-    turn = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=torch.Generator().manual_seed(1)))[0]
-    return 0.5 * memory * (turn + torch.eye(CHANNELS))
-
-
-def sequences(a: Tensor, *, count: int, frames: int, seed: int = 0) -> Tensor:
-    """The prior's model, run from far enough back to be stationary."""
+def sequences(memory: float, *, count: int, frames: int, seed: int = 0, mean: Tensor = MEAN) -> Tensor:
+    """The prior's model with one component, run from far enough back to be stationary."""
     generator = torch.Generator().manual_seed(seed)
-    u, seen = torch.zeros(count, CHANNELS), []
-    for _ in range(frames + 100):
-        u = u @ a.T + torch.randn(count, CHANNELS, generator=generator)
+    u, seen = torch.randn(count, CHANNELS, generator=generator), []
+    for _ in range(frames):
         seen.append(u)
-    centre = MEAN + BETWEEN * torch.randn(count, CHANNELS, generator=generator)
-    return torch.stack(seen[-frames:], dim=2) + centre[:, :, None]
+        u = memory * u + (1 - memory**2) ** 0.5 * torch.randn(count, CHANNELS, generator=generator)
+    moving = TURN @ (SIZES[:, None] * torch.stack(seen, dim=2))
+    centre = mean + BETWEEN * torch.randn(count, CHANNELS, generator=generator)
+    return moving + centre[:, :, None]
 
 
 def covariance(x: Tensor, lag: int) -> Tensor:
@@ -40,7 +38,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def data() -> Tensor:
-    return sequences(transition(0.8), count=3000, frames=16)
+    return sequences(0.8, count=3000, frames=32)
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +46,34 @@ def prior(data) -> Prior:
     return Prior.fit(data)
 
 
-@pytest.mark.parametrize(("memory", "tolerance"), [(0.0, 0.02), (0.5, 0.02), (0.8, 0.02), (0.95, 0.03)])
-def test_transition_is_recovered_even_from_short_segments(memory, tolerance):
-    truth = transition(memory)
-    fitted = Prior.fit(sequences(truth, count=3000, frames=16))
-    assert (fitted.transition - truth).abs().max() < tolerance
-    assert fitted.between.diagonal().mean() == pytest.approx(BETWEEN**2, rel=0.1)
+@pytest.mark.parametrize("frames", [16, 64])
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.8])
+def test_memory_and_size_of_movement_are_recovered_even_from_short_segments(monkeypatch, memory, frames):
+    monkeypatch.setattr("audiovae.model.prior.COMPONENTS", 1)
+    fitted = Prior.fit(sequences(memory, count=3000, frames=frames))
+    assert (fitted.factor_memory[0, :CHANNELS] - memory).abs().max() < 0.03
+    sizes = fitted.factors[0].norm(dim=0).sort(descending=True).values
+    torch.testing.assert_close(sizes, SIZES, rtol=0.06, atol=0)
+    assert fitted.between[0].square().sum(1).mean() == pytest.approx(BETWEEN**2, rel=0.1)
 
 
 def test_samples_have_the_data_s_moments(data, prior):
-    samples = prior.sample(16, count=3000, generator=seeded())
-    assert (samples.mean((0, 2)) - data.mean((0, 2))).abs().max() < 0.2
+    samples = prior.sample(32, count=3000, generator=seeded())
+    assert (samples.mean((0, 2)) - data.mean((0, 2))).abs().max() < 0.3
     scale = covariance(data, 0).diagonal().mean()
     for lag in (0, 1, 2, 4, 8, 15):
-        assert (covariance(samples, lag) - covariance(data, lag)).abs().max() < 0.08 * scale
+        assert (covariance(samples, lag) - covariance(data, lag)).abs().max() < 0.12 * scale
+    assert (prior.mean - data.mean((0, 2))).abs().max() < 1e-4
+    torch.testing.assert_close(prior.variance, samples.transpose(0, 1).flatten(1).var(1), rtol=0.1, atol=0)
+
+
+def test_kinds_of_sounds_are_kept_apart():
+    """What lies between two kinds is not drawn; one Gaussian would put most of its samples there."""
+    kinds = [sequences(0.8, count=400, frames=16, seed=seed, mean=MEAN + shift) for seed, shift in ((0, -20), (1, 20))]
+    samples = Prior.fit(torch.cat(kinds)).sample(16, count=500, generator=seeded())
+    offset = (samples.mean(2) - MEAN).mean(1)
+    assert ((offset.abs() - 20).abs() < 8).all()
+    assert (offset > 0).float().mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_samples_move_as_smoothly_as_the_data_and_the_control_does_not(data, prior):
@@ -70,24 +82,24 @@ def test_samples_move_as_smoothly_as_the_data_and_the_control_does_not(data, pri
         return float(covariance(u, lag).trace() / covariance(u, 0).trace())
 
     samples = prior.sample(64, count=500, generator=seeded())
-    reference = sequences(transition(0.8), count=500, frames=64, seed=5)
+    reference = sequences(0.8, count=500, frames=64, seed=5)
     control = Prior.standard(CHANNELS).sample(64, count=500, generator=seeded())
     for lag in (1, 2, 4):
-        assert correlation(samples, lag) == pytest.approx(correlation(reference, lag), abs=0.03)
+        assert correlation(samples, lag) == pytest.approx(correlation(reference, lag), abs=0.04)
         assert abs(correlation(control, lag)) < 0.03
-    assert correlation(samples, 1) > 0.3
 
 
 def test_standard_prior_is_unit_normal():
     samples = Prior.standard(CHANNELS).sample(50, count=400, generator=seeded())
     assert samples.mean().abs() < 0.02
     assert (covariance(samples, 0) - torch.eye(CHANNELS)).abs().max() < 0.04
+    assert torch.equal(Prior.standard(CHANNELS).variance, torch.ones(CHANNELS))
 
 
-def test_long_samples_stay_where_the_data_are(data, prior):
+def test_long_samples_stay_where_the_data_are(prior):
     sample = prior.sample(10_000, count=1, generator=seeded(3))
     around = sample - sample.mean(2, keepdim=True)
-    assert around.abs().max() < 7 * prior.within.diagonal().max().sqrt()
+    assert around.abs().max() < 7 * SIZES.max()
     halves = [half.var().item() for half in around.split(5000, dim=2)]
     assert halves[0] == pytest.approx(halves[1], rel=0.2)
 
@@ -98,15 +110,38 @@ def test_long_samples_stay_where_the_data_are(data, prior):
         torch.randn(50, CHANNELS, 16, generator=seeded()).cumsum(2),
         torch.randn(50, CHANNELS, 1, generator=seeded()) * torch.tensor([1.0, -1.0]).repeat(8),
         torch.randn(3, CHANNELS, 3, generator=seeded()),
+        torch.randn(3, CHANNELS, 2, generator=seeded()),
     ],
-    ids=["random walks", "undamped swinging", "far too little data"],
+    ids=["random walks", "undamped swinging", "far too little data", "the least there may be"],
 )
 def test_movement_that_would_not_settle_is_made_stable(segments):
     prior = Prior.fit(segments)
-    assert torch.linalg.eigvals(prior.transition).abs().max() <= MAX_RADIUS + 1e-5
-    noise = prior.within - prior.transition @ prior.within @ prior.transition.T
-    assert torch.linalg.eigvalsh(noise).min() > -0.01 * noise.diagonal().max()
+    for memory in (prior.factor_memory, prior.rest_memory):
+        assert float(memory.min()) >= 0
+        assert float(memory.max()) <= MAX_MEMORY + 1e-6
     assert prior.sample(2000, count=1, generator=seeded()).abs().max() < 10 * segments.std()
+
+
+def test_kinds_have_enough_segments_each_and_no_more_than_there_is_room_for():
+    few, many = 5 * SEGMENTS_OF_A_COMPONENT, 2 * COMPONENTS * SEGMENTS_OF_A_COMPONENT
+    for count, most in ((few, 5), (many, COMPONENTS)):
+        share = Prior.fit(torch.randn(count, 2, 4, generator=seeded())).share
+        assert 1 < int((share > 0).sum()) <= most
+        assert float(share.sum()) == pytest.approx(1)
+
+
+def test_what_counts_more_sorts_the_kinds():
+    x = torch.randn(4 * SEGMENTS_OF_A_COMPONENT, 2, 4, generator=seeded()) * 0.1
+    x[:, 0] += torch.tensor([0.0, 1.0]).repeat(len(x) // 2)[:, None]
+    x[:, 1] += torch.tensor([0.0, 3.0]).repeat_interleave(len(x) // 2)[:, None]
+
+    def spread(importance: Tensor, channel: int) -> float:
+        prior = Prior.fit(x, importance=importance)
+        return float((prior.share @ prior.between[:, channel].square()).sum())
+
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert spread(first, 0) < 0.1 * spread(second, 0)
+    assert spread(second, 1) < 0.1 * spread(first, 1)
 
 
 def test_same_generator_same_sample(prior):
@@ -114,6 +149,10 @@ def test_same_generator_same_sample(prior):
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
+
+
+def test_a_refit_is_the_same(data, prior):
+    assert all(torch.equal(*pair) for pair in zip(Prior.fit(data).buffers(), prior.buffers(), strict=True))
 
 
 def test_a_longer_sample_starts_like_the_shorter(prior):
@@ -132,15 +171,15 @@ def test_state_restores_it_exactly(prior):
     assert {buffer.dtype for buffer in prior.buffers()} == {torch.float32}
 
 
-def test_half_precision_weights_still_sample(data, prior):
-    samples = Prior.fit(data).half().float().sample(200, count=200, generator=seeded())
-    expected = prior.sample(200, count=200, generator=seeded())
-    assert covariance(samples, 1).allclose(covariance(expected, 1), atol=0.1)
+def test_half_precision_weights_sample_nearly_the_same(data, prior):
+    half = Prior.fit(data).half().float().sample(200, count=20, generator=seeded())
+    torch.testing.assert_close(half, prior.sample(200, count=20, generator=seeded()), atol=0.05, rtol=0.02)
 
 
 def test_collapsed_and_doubled_channels_are_no_problem(data):
-    singular = torch.cat([data, torch.zeros(len(data), 1, 16), data[:, :1]], dim=1)
+    singular = torch.cat([data, torch.zeros(len(data), 1, 32), data[:, :1]], dim=1)
     samples = Prior.fit(singular).sample(100, count=20, generator=seeded())
+    assert singular.shape[1] <= FACTORS
     assert samples.isfinite().all()
     assert samples[:, -2].abs().max() < 1e-3
     assert samples[:, -1].allclose(samples[:, 0], atol=0.05)

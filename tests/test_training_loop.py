@@ -44,7 +44,8 @@ SHORT = ("training.steps=20", "training.validate_every=10")
 LIGHT = (
     (components, "PATCHES", 300),
     (validation, "SEGMENTS", 8),
-    (validation, "PRIOR_SEGMENTS", 8),
+    (loop, "PRIOR_SEGMENTS", 8),
+    (loop, "LAST_PRIOR_SEGMENTS", 8),
     (validation, "EXAMPLE_ITERATIONS", 1),
 )
 PLAYING = ("training.adversarial_weight=0.5", "training.adversarial_start_step=12",
@@ -173,8 +174,8 @@ class TestTraining:
 
     def test_starts_from_the_principal_components_and_keeps_them(self, whole_run) -> None:
         saved = load_file(whole_run / "state.safetensors")
-        rows = saved["model.components.components"]
-        torch.testing.assert_close(rows @ rows.mT, torch.eye(8), atol=1e-5, rtol=0)
+        analysis, rows = saved["model.components.analysis"], saved["model.components.components"]
+        torch.testing.assert_close(analysis @ rows.mT, torch.eye(8), atol=1e-5, rtol=0)
         assert torch.equal(saved["ema.components.components"], rows)
         assert rows_of(whole_run)[0]["level"] < 0.5  # standard deviations, from the first steps on
 
@@ -198,8 +199,8 @@ class TestTraining:
         for name, tensor in model.model.state_dict().items():
             assert torch.equal(tensor, saved[f"ema.{name}"])
         assert not torch.equal(saved["ema.encoder.fold.weight"], saved["model.encoder.fold.weight"])
-        assert float(model.prior.within.diagonal().min()) > 0
-        assert not torch.equal(model.prior.within, torch.eye(8))
+        assert float(model.prior.variance.min()) > 0
+        assert not torch.equal(model.prior.variance, torch.ones(8))
 
     def test_tensorboard_has_curves_sounds_and_pictures(self, whole_run) -> None:
         board = EventAccumulator(str(whole_run / "tensorboard"), size_guidance={"audio": 0, "images": 0})
@@ -265,19 +266,19 @@ class TestPrior:
         """Longer ones would be stretched to fit."""
         used: list[tuple[int, ...]] = []
 
-        def remember(latents: torch.Tensor) -> Prior:
+        def remember(latents: torch.Tensor, *, importance: torch.Tensor) -> Prior:
             used.append(tuple(latents.shape))
             return Prior.standard(8)
 
         monkeypatch.setattr(Prior, "fit", remember)
         config = config_of()
-        fit_prior(VAE(config), Spectrogram(config.spectrogram), with_one_source(cache, samples))
-        assert used == [(16, 8, frames)]  # two segments a latent channel
+        fit_prior(VAE(config), Spectrogram(config.spectrogram), with_one_source(cache, samples), segments=50)
+        assert used == [(4, 8, frames)]  # what there is, four times
 
     def test_of_single_frames_is_the_standard_one(self, cache) -> None:
         config = config_of("data.segment_latent_frames=1")
-        prior = fit_prior(VAE(config), Spectrogram(config.spectrogram), with_one_source(cache, 9_727))
-        assert torch.equal(prior.within, torch.eye(8)) and not prior.transition.any()
+        prior = fit_prior(VAE(config), Spectrogram(config.spectrogram), with_one_source(cache, 9_727), segments=50)
+        assert all(torch.equal(*pair) for pair in zip(prior.buffers(), Prior.standard(8).buffers(), strict=True))
 
 
 def with_one_source(cache: Cache, samples: int) -> Cache:
@@ -538,12 +539,13 @@ import torch
 from safetensors.torch import save_file
 from audiovae.checkpoint import Facts
 from audiovae.config import Config
-from audiovae.training import components, validation
+from audiovae.training import components, loop, validation
 from audiovae.training.data import open_cache
 from audiovae.training.loop import Trainer
 
 torch.set_num_threads(1)
-components.PATCHES, validation.SEGMENTS, validation.PRIOR_SEGMENTS, validation.EXAMPLE_ITERATIONS = 300, 8, 8, 1
+components.PATCHES, validation.SEGMENTS, validation.EXAMPLE_ITERATIONS = 300, 8, 1
+loop.PRIOR_SEGMENTS = loop.LAST_PRIOR_SEGMENTS = 8
 sounds, cache_folder, run, config = sys.argv[1:]
 config = Config.from_json(config, "test")
 cache = open_cache(Path(sounds), Path(cache_folder), config)

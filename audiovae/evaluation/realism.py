@@ -18,7 +18,7 @@ from audiovae.interpolation import Align, interpolate
 from audiovae.latents import Latents
 from audiovae.model.prior import Prior
 
-PRIOR_FRAMES = 16
+PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
 
 
@@ -50,12 +50,12 @@ def _in_betweens(codec: Codec, clips: Sequence[Latents], align: Align) -> list[L
     return [interpolate(a, b, weight=0.5, fit="trim", align=align, codec=codec) for a, b in neighbours(clips)]
 
 
-def fit_prior(clips: Sequence[Latents]) -> Prior:
+def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:
     """For a baseline that was never given one: fitted to these very clips, which is an advantage."""
     pieces = [piece for one in clips for piece in one.mean.split(PRIOR_FRAMES, dim=2) if piece.shape[2] == PRIOR_FRAMES]
     if len(pieces) < 2:
         return Prior.standard(clips[0].mean.shape[1])
-    return Prior.fit(torch.cat(pieces))
+    return Prior.fit(torch.cat(pieces), importance=importance)
 
 
 def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:

@@ -118,7 +118,9 @@ def evaluate(
         advance()
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])
-    priors = {name: fit_prior(latents[name]) if name == PCA else codec.prior for name, codec in models.items()}
+    priors = {name: codec.prior for name, codec in models.items()}
+    if PCA in models:
+        priors[PCA] = fit_prior(latents[PCA], models[PCA].checkpoint.model.components.scale)
     return Evaluation(
         models=models,
         quality=quality,

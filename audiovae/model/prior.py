@@ -1,43 +1,49 @@
-"""p(z): a Gaussian over whole sequences of latents, coherent in time, to draw new sounds from.
+"""p(z): a mixture of Gaussians over whole sequences of latents, coherent in time, to draw new sounds from.
 
-A sequence has a centre, and moves around it as a stationary first-order vector autoregression:
+What lies in the middle of all sounds is like none of them, so a sequence is of one component k, a kind of sound. It has
+a centre of its own, and moves around it in a few directions together and in each channel alone:
 
-    x_t = m + u_t,    m ~ N(mean, between),    u_t = A u_{t-1} + e_t,    e_t ~ N(0, W - A W A')
+    x_t = centre_k + between_k c + factors_k f_t + rest_k n_t,    c ~ N(0, I)
 
-W = E[u_t u_t'] is the same at all t, so sequences of any length stay where the data are. ``mean``, ``between``,
-A (``transition``) and W (``within``) are fitted to encoded segments. The covariance of frames that lie k apart is
-between + A^k W; with mean 0, between 0, A 0 and W = I it is the N(0, I) of the VAE, frame by frame.
+f and n have unit variance, and each of their coordinates is a first-order autoregression with a memory of its own:
+sequences of any length stay where the data are. A mixture of factor analysers (Ghahramani & Hinton, 1996) whose factors
+move in time. One component with rest 1 and nothing else is the N(0, I) of the VAE, frame by frame.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-MAX_RADIUS = 0.99
-"""Largest spectral radius of the transition: sequences forget where they were within some 100 frames."""
-RIDGE = 1e-3
-"""Share of each channel's variance that is added to the regression's diagonal, against noise and singularity."""
-ITERATIONS, SETTLED = 50, 1e-3
-"""Of the bias correction, at most; and the relative change that ends it."""
-
-Matrix = Float[Tensor, "latent_channels latent_channels"]
+COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
+"""Kinds of sounds, at most; and the segments that there must be for each of them."""
+DIRECTIONS_OF_CENTRES, FACTORS = 8, 16
+MAX_MEMORY = 0.98
+"""Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
 
 
 class Prior(nn.Module):
     """The prior of this module's formulas; buffers only, fitted in closed form rather than trained."""
 
-    mean: Tensor
+    share: Tensor
+    centre: Tensor
     between: Tensor
-    transition: Tensor
-    within: Tensor
+    factors: Tensor
+    factor_memory: Tensor
+    rest: Tensor
+    rest_memory: Tensor
 
     def __init__(self, latent_channels: int) -> None:
         """N(0, I) on each frame, until ``fit`` or ``load_state_dict`` gives it something better."""
         super().__init__()
-        self.register_buffer("mean", torch.zeros(latent_channels))
-        self.register_buffer("between", torch.zeros(latent_channels, latent_channels))
-        self.register_buffer("transition", torch.zeros(latent_channels, latent_channels))
-        self.register_buffer("within", torch.eye(latent_channels))
+        directions, factors = (min(size, latent_channels) for size in (DIRECTIONS_OF_CENTRES, FACTORS))
+        self.register_buffer("share", torch.eye(COMPONENTS)[0])
+        self.register_buffer("centre", torch.zeros(COMPONENTS, latent_channels))
+        self.register_buffer("between", torch.zeros(COMPONENTS, latent_channels, directions))
+        self.register_buffer("factors", torch.zeros(COMPONENTS, latent_channels, factors))
+        self.register_buffer("factor_memory", torch.zeros(COMPONENTS, factors))
+        self.register_buffer("rest", torch.ones(COMPONENTS, latent_channels))
+        self.register_buffer("rest_memory", torch.zeros(COMPONENTS, latent_channels))
 
     @classmethod
     def standard(cls, latent_channels: int) -> "Prior":
@@ -45,9 +51,15 @@ class Prior(nn.Module):
         return cls(latent_channels)
 
     @classmethod
-    def fit(cls, segments: Float[Tensor, "segments latent_channels latent_frames"]) -> "Prior":
-        """Fits by moments (Yule-Walker), corrected for the shortness of the segments.
+    def fit(
+        cls,
+        segments: Float[Tensor, "segments latent_channels latent_frames"],
+        *,
+        importance: Float[Tensor, " latent_channels"] | None = None,
+    ) -> "Prior":
+        """Sorts segments into kinds by means and deviations of their channels, and fits each kind by moments.
 
+        ``importance`` says how much a channel counts when they are sorted; by default all count alike.
         Raises ValueError below 2 segments of 2 frames, and for values that are NaN or infinite.
         """
         count, latent_channels, latent_frames = segments.shape
@@ -55,13 +67,41 @@ class Prior(nn.Module):
             raise ValueError(f"segments {list(segments.shape)}: a prior needs at least 2 segments of 2 latent frames")
         if not segments.isfinite().all():
             raise ValueError("segments: NaN or infinite values")
-        x = segments.detach().cpu().double()
-        mean = x.mean((0, 2))
-        transition, within, between = _fit_moments(x - mean[:, None])
-        prior = cls(latent_channels)
-        for name, value in {"mean": mean, "between": between, "transition": transition, "within": within}.items():
-            getattr(prior, name).copy_(value)
+        x = segments.detach().cpu().float()
+        prior, kind = cls(latent_channels), _kinds(x, importance)
+        prior.share.zero_()
+        for index in range(int(kind.max()) + 1):
+            prior._fit_component(index, x[kind == index])
+            prior.share[index] = (kind == index).float().mean()
         return prior
+
+    def _fit_component(self, index: int, x: Float[Tensor, "segments latent_channels latent_frames"]) -> None:
+        own = x.mean(2)
+        self.centre[index] = own.mean(0)
+        around = x - own[:, :, None]
+        covariance = torch.einsum("sct,sdt->cd", around, around) / (len(x) * x.shape[2])
+        directions = torch.linalg.eigh(covariance)[1][:, -self.factors.shape[2] :]
+        factors = torch.einsum("cf,sct->sft", directions, around)
+        deviation, self.factor_memory[index], of_mean = _movement(factors)
+        self.factors[index] = directions * deviation
+        left = around - torch.einsum("cf,sft->sct", directions, factors)
+        self.rest[index], self.rest_memory[index], rest_of_mean = _movement(left)
+        # A segment's mean follows what moves in it: only what is more than that is a matter of the centres.
+        centres = torch.cov(own.mT, correction=0).reshape(covariance.shape)
+        centres -= directions * of_mean @ directions.mT + rest_of_mean.diag()
+        sizes, directions = (part[..., -self.between.shape[2] :] for part in torch.linalg.eigh(centres))
+        self.between[index] = directions * sizes.clamp_min(0).sqrt()
+
+    @property
+    def mean(self) -> Float[Tensor, " latent_channels"]:
+        """Of all frames of all sounds."""
+        return self.share @ self.centre
+
+    @property
+    def variance(self) -> Float[Tensor, " latent_channels"]:
+        """Of each channel, over all frames of all sounds."""
+        inside = self.between.square().sum(2) + self.factors.square().sum(2) + self.rest.square()
+        return self.share @ (inside + (self.centre - self.mean).square())
 
     def sample(
         self, latent_frames: int, *, count: int, generator: torch.Generator
@@ -70,82 +110,62 @@ class Prior(nn.Module):
 
         Noise is drawn frame by frame, so that a longer sequence starts like a shorter one of the same generator.
         """
-        mean, between, transition, within = (
-            getattr(self, name).detach().cpu().double() for name in ("mean", "between", "transition", "within")
-        )
-        step = _root(within - transition @ within @ transition.mT)
+        part = {name: tensor.detach().cpu().double() for name, tensor in self.named_buffers()}
+        kind = torch.multinomial(part.pop("share"), count, replacement=True, generator=generator)
+        part = {name: tensor[kind] for name, tensor in part.items()}
 
-        def noise() -> Tensor:
-            return torch.randn(count, len(mean), generator=generator, device=generator.device).cpu().double()
+        def noise(*shape: int) -> Tensor:
+            return torch.randn(count, *shape, generator=generator, device=generator.device).cpu().double()
 
-        centre = mean + noise() @ _root(between)
-        around = [noise() @ _root(within)]
-        while len(around) < latent_frames:
-            around.append(around[-1] @ transition.mT + noise() @ step)
-        return (centre[:, :, None] + torch.stack(around, dim=2)).to(self.mean)
+        directions, factors = part["between"].shape[2], part["factors"].shape[2]
+        centre = part["centre"] + (part["between"] @ noise(directions, 1))[:, :, 0]
+        memory = torch.cat([part["factor_memory"], part["rest_memory"]], dim=1)
+        news, moving = (1 - memory.square()).sqrt(), noise(memory.shape[1])
+        frames = []
+        for _ in range(latent_frames):
+            together = (part["factors"] @ moving[:, :factors, None])[:, :, 0]
+            frames.append((centre + together + part["rest"] * moving[:, factors:]).to(self.centre))
+            moving = memory * moving + news * noise(memory.shape[1])
+        return torch.stack(frames, dim=2)
 
 
-def _fit_moments(x: Float[Tensor, "segments latent_channels latent_frames"]) -> tuple[Matrix, Matrix, Matrix]:
-    """Transition, within and between, of segments whose overall mean is 0.
+def _kinds(
+    x: Float[Tensor, "segments latent_channels latent_frames"], importance: Float[Tensor, " latent_channels"] | None
+) -> Int[Tensor, " segments"]:
+    """Which component each segment is of, numbered without gaps: k-means (Arthur & Vassilvitskii, 2007)."""
+    from scipy.cluster.vq import kmeans2
 
-    Deviations from a segment's own mean are too small and too little alike: the mean follows the movement. With
-    V the covariance that u's mean over F frames has, and S the sum of its covariances at lags 0 to F - 1,
+    if importance is not None:
+        x = x * importance.detach().cpu()[:, None]
+    features = torch.cat([x.mean(2), x.std(2)], dim=1).numpy()
+    count = max(1, min(COMPONENTS, len(x) // SEGMENTS_OF_A_COMPONENT))
+    _, labels = kmeans2(features, count, iter=30, minit="++", missing="warn", seed=np.random.default_rng(0))
+    return torch.from_numpy(np.unique(labels, return_inverse=True)[1])
 
-        E[W0] = W - V
-        E[W1] = (F - 1) / F (A W + V) - 2 V + 2 S' / F^2       (W1: sum over the F - 1 pairs, divided by F)
-        E[covariance of the segments' means] = between + V
 
-    which is solved by turns: A from the lags, V and S from A, the lags from V and S. Without it the memory of
-    16-frame segments comes out half as long.
+def _movement(
+    x: Float[Tensor, "segments coordinates latent_frames"],
+) -> tuple[Float[Tensor, " coordinates"], Float[Tensor, " coordinates"], Float[Tensor, " coordinates"]]:
+    """Standard deviation and memory of autoregressions, and the variance that the mean of a segment has.
+
+    Every segment's own mean was taken away, and with it some of all three. Of unit variance with memory r, over F
+    frames whose mean has the variance V,
+
+        E[sum of u_t^2] / F = 1 - V
+        E[sum of u_t u_(t-1)] / F = (F - 1) / F (r + V) - 2 V + 2 (r^0 + ... + r^(F-1)) / F^2
+
+    and r is where the second over the first is what the data have.
     """
-    count, _, frames = x.shape
-    centres = x.mean(2)
-    u = x - centres[:, :, None]
-    of_centres = centres.mT @ centres / count
-    lag0 = torch.einsum("sct,sdt->cd", u, u) / (count * frames)
-    lag1 = torch.einsum("sct,sdt->cd", u[:, :, 1:], u[:, :, :-1]) / (count * frames)
-    within, next_to_it, between = lag0, lag1, of_centres
-    for _ in range(ITERATIONS):
-        before = within
-        transition = _regress(within, next_to_it)
-        of_mean, sum_of_lags = _covariance_of_mean(transition, within, frames)
-        between = _positive(of_centres - of_mean)
-        of_mean = of_centres - between  # no more than the segments' means vary at all
-        within = lag0 + of_mean
-        corrected = lag1 + 2 * of_mean - 2 * sum_of_lags.mT / frames**2
-        next_to_it = frames / (frames - 1) * corrected - of_mean
-        if (within - before).norm() < SETTLED * within.norm():
-            break
-    return _regress(within, next_to_it), within, between
-
-
-def _regress(within: Matrix, next_to_it: Matrix) -> Matrix:
-    """The transition A of A within = next_to_it, with a ridge, made stable where it is not."""
-    variance = within.diagonal()
-    ridge = (RIDGE * variance).clamp_min(1e-9 * float(variance.mean()) + 1e-12)
-    transition = torch.linalg.solve(within + ridge.diag(), next_to_it, left=False)
-    radius = torch.linalg.eigvals(transition).abs().max()
-    return transition * (MAX_RADIUS / radius).clamp(max=1.0)
-
-
-def _covariance_of_mean(transition: Matrix, within: Matrix, frames: int) -> tuple[Matrix, Matrix]:
-    """Covariance of the mean of ``frames`` neighbours, and the sum of the covariances at all their lags."""
-    lag = total = within
-    weighted = frames * within
-    for distance in range(1, frames):
-        lag = transition @ lag
-        total = total + lag
-        weighted = weighted + (frames - distance) * (lag + lag.mT)
-    return weighted / frames**2, total
-
-
-def _positive(matrix: Matrix) -> Matrix:
-    """The nearest covariance: symmetric, without negative eigenvalues."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    return (vectors * values.clamp_min(0)) @ vectors.mT
-
-
-def _root(matrix: Matrix) -> Matrix:
-    """The symmetric root of a covariance; one that is singular, or that rounding made negative, has one too."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
+    frames = x.shape[2]
+    lag0 = x.square().sum((0, 2)) / (len(x) * frames)
+    lag1 = (x[:, :, 1:] * x[:, :, :-1]).sum((0, 2)) / (len(x) * frames)
+    memory = np.linspace(0, MAX_MEMORY, 200)
+    lags = np.arange(frames)
+    powers = memory[:, None] ** lags
+    of_mean = (2 * powers @ (frames - lags) - frames) / frames**2
+    expected = (frames - 1) / frames * (memory + of_mean) - 2 * of_mean + 2 * powers.sum(1) / frames**2
+    found = np.interp((lag1 / lag0.clamp_min(1e-12)).numpy(), expected / (1 - of_mean), memory)
+    # What moves so slowly that most of it is taken for the centre must not be made up for twice.
+    share = torch.from_numpy(np.interp(found, memory, of_mean)).float().clamp_max(0.5)
+    variance = lag0 / (1 - share)
+    return variance.sqrt(), torch.from_numpy(found).float(), variance * share

@@ -28,7 +28,7 @@ from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import model_optimizer, step_if_finite
 from audiovae.training.state import Parts, Position, load_state, save_state
-from audiovae.training.validation import Validation, fit_prior, validate
+from audiovae.training.validation import LAST_PRIOR_SEGMENTS, PRIOR_SEGMENTS, Validation, fit_prior, validate
 
 STATE_FILE, MODEL_FILE = "state.safetensors", "model.safetensors"
 logger = logging.getLogger(__name__)
@@ -266,11 +266,12 @@ class Trainer:
                 f"{self.run}: step {step}: only {validation.active_units} of {validation.channels} latent channels are "
                 "active, the posterior is collapsing: lower training.beta, or raise training.free_bits"
             )
+        segments = LAST_PRIOR_SEGMENTS if step == self.config.training.steps else PRIOR_SEGMENTS
         metrics = {"validation_error_db": validation.error_db, "active_units": float(validation.active_units)}
         save_checkpoint(
             self.run / MODEL_FILE,
             model=self.ema,
-            prior=fit_prior(self.ema, self.spectrogram, self.cache),
+            prior=fit_prior(self.ema, self.spectrogram, self.cache, segments=segments),
             facts=replace(self.facts, step=step, metrics=metrics),
             force=True,
         )

@@ -18,8 +18,10 @@ from audiovae.training.data import Cache, Segments, segment_samples
 SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
 """Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
-PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 256, 32
-"""Segments that the prior is fitted to, at least: two for each latent channel tell how the channels go together."""
+PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
+"""Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
+HEARD_AGAIN = 4
+"""Times that the training sounds go into the segments, at most."""
 COLLAPSED_SHARE = 0.25
 
 
@@ -102,8 +104,8 @@ def _show(
         board.add_audio(f"{name}/{index}", waveform.clamp(-1, 1), step, sample_rate=config.sample_rate)
 
 
-def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> Prior:
-    """Fitted to the latents of training segments that are long enough to show how sounds move.
+def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int) -> Prior:
+    """Fitted to the latents of at most so many training segments that are long enough to show how sounds move.
 
     They are as long as every training file allows, so that none is left out; from single frames nothing can be said
     about movement, and the prior stays the standard one.
@@ -114,6 +116,8 @@ def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> Prior:
     latent_frames = min(PRIOR_LATENT_FRAMES, (shortest - context) // config.latent_hop_length)
     if latent_frames < 2:
         return Prior.standard(config.model.latent_channels)
-    segments = Segments(cache, "train", config, augment=False, latent_frames=latent_frames)
-    _, posterior = encode_segments(vae, spectrogram, segments, max(PRIOR_SEGMENTS, 2 * config.model.latent_channels))
-    return Prior.fit(posterior.mean)
+    heard = sum(source.samples for source in cache.split("train")) // (latent_frames * config.latent_hop_length)
+    count = max(2, min(segments, HEARD_AGAIN * heard))
+    drawn = Segments(cache, "train", config, augment=False, latent_frames=latent_frames)
+    _, posterior = encode_segments(vae, spectrogram, drawn, count)
+    return Prior.fit(posterior.mean, importance=vae.components.scale)
