@@ -16,8 +16,8 @@ from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
-FORMAT_NAME, FORMAT_VERSION = "audiovae", 2
-"""Format 1 held models of log spectrograms."""
+FORMAT_NAME, FORMAT_VERSION = "audiovae", 3
+"""Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,14 @@ class Checkpoint:
 def save_checkpoint(
     path: Path | str, *, model: VAE, prior: Prior, facts: Facts, half: bool = False, force: bool = False
 ) -> None:
-    """Writes a model whole or not at all; ``half`` stores the model's weights as float16, the prior stays float32.
+    """Writes a model whole or not at all; ``half`` stores its weights and prior as float16.
 
     Raises InputError if the file exists and ``force`` is off, or the disk refuses.
     """
-    tensors = {f"model.{name}": tensor.half() if half else tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"prior.{name}": tensor for name, tensor in prior.state_dict().items()}
+    if half:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
     header = {
         "format": f"{FORMAT_NAME}/{FORMAT_VERSION}",
         "config": model.config.model_dump_json(),
@@ -87,9 +89,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_tensors(weights, model.state_dict(), path)
     _check_tensors(fitted, prior.state_dict(), path)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    prior.load_state_dict(
-        {name: tensor.float() for name, tensor in with_prefix(tensors, "prior.").items()}, assign=True
-    )
+    prior.load_state_dict({name: tensor.float() for name, tensor in fitted.items()}, assign=True)
     model.eval().requires_grad_(False)
     return Checkpoint(config, model, prior, facts, _fingerprint(config, tensors), str(path))
 
@@ -99,7 +99,7 @@ def _check_format(header: dict[str, str], path: Path) -> None:
     if name != FORMAT_NAME or not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of audiovae")
     if int(version) < FORMAT_VERSION:
-        raise InputError(f"{path}: made by an older audiovae, whose spectrograms this one doesn't make: train it again")
+        raise InputError(f"{path}: made by an older audiovae, whose models this one doesn't read: train it again")
     if int(version) > FORMAT_VERSION:
         raise InputError(
             f"{path}: made by a newer audiovae: format {FORMAT_NAME}/{version}, "

@@ -13,7 +13,7 @@ from audiovae.config import Config
 from audiovae.latents import count_latent_frames
 from audiovae.level import LevelMeter
 
-BLOCK_LATENT_FRAMES = 256
+BLOCK_LATENT_FRAMES = 512
 """Latent frames (24 s) of audio that are read at a time."""
 
 

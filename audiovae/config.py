@@ -84,15 +84,15 @@ class ModelConfig(Settings):
     """False makes a plain autoencoder of it: no sampling, no KL."""
     latent_channels: Size = 512
     """Numbers in one latent frame."""
-    channels: Stages = (16, 32, 64)
+    channels: Stages = (16, 64)
     """Width of the 2-D stages, from the spectrogram inwards."""
-    band_strides: Stages = (4, 2, 2)
+    band_strides: Stages = (4, 4)
     """By how much each stage divides the number of bands."""
-    encoder_blocks: StageDepths = (0, 1, 1)
+    encoder_blocks: StageDepths = (0, 1)
     """Residual blocks in each 2-D stage of the encoder."""
-    decoder_blocks: StageDepths = (1, 1, 1)
+    decoder_blocks: StageDepths = (1, 1)
     """Residual blocks in each 2-D stage of the decoder."""
-    bottleneck_width: Size = 512
+    bottleneck_width: Size = 384
     """Channels of the 1-D stages that see the whole spectrum."""
     encoder_bottleneck_blocks: Depth = 2
     """Residual blocks of the encoder's 1-D stage."""
@@ -124,7 +124,7 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """What training sees of the audio files."""
 
-    segment_latent_frames: Positive = 16
+    segment_latent_frames: Positive = 32
     """Length of a training segment, in latent frames."""
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""

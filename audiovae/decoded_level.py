@@ -10,7 +10,7 @@ from audiovae.spectrogram import Spectrogram
 
 SAMPLED_LATENT_FRAMES = 1024
 """Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
-EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 2, 2
+EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 

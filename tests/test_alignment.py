@@ -16,7 +16,8 @@ from audiovae.errors import InputError
 from audiovae.latents import Latents, count_latent_frames
 
 CONFIG = Config()
-SHORT_MODEL = ModelConfig(channels=(8, 8), band_strides=(4, 2), encoder_blocks=(1, 1), decoder_blocks=(1, 1))
+HOP = CONFIG.latent_hop_length
+SHORT_MODEL = ModelConfig(channels=(8,), band_strides=(4,), encoder_blocks=(1,), decoder_blocks=(1,))
 
 
 def recording(samples=9000, *, sample_rate=44100, channels=1, seed=0, source="a.wav", checkpoint="f00d", **changes):
@@ -29,7 +30,7 @@ def recording(samples=9000, *, sample_rate=44100, channels=1, seed=0, source="a.
 @pytest.mark.parametrize("sample_rate", [8000, 22050, 44100, 48000, 96000, 192000])
 def test_nearest_samples_keeps_the_latent_frames(sample_rate):
     for frames in (1, 2, 3, 50, 431):
-        for wanted in (0, frames * 4096 * sample_rate / 44100, (frames - 1) * 4096 * sample_rate / 44100, 10**9):
+        for wanted in (0, frames * HOP * sample_rate / 44100, (frames - 1) * HOP * sample_rate / 44100, 10**9):
             samples = nearest_samples(wanted, frames, sample_rate, CONFIG)
             assert count_latent_frames(samples, sample_rate, CONFIG) == frames
         fewest, most = (nearest_samples(wanted, frames, sample_rate, CONFIG) for wanted in (0, 10**9))
@@ -51,7 +52,7 @@ def test_stretch_has_the_length_between():
     a, b = recording(10000), recording(30000, seed=1)
     aligned = to_one_time_axis([a, b], [0.25, 0.75])
     assert aligned.samples == 25000
-    assert aligned.means.shape == (2, 1, 4, 1 + 25000 // 4096)
+    assert aligned.means.shape == (2, 1, 4, 1 + 25000 // HOP)
 
 
 def test_stretch_length_stays_in_range_when_extrapolating():
@@ -78,7 +79,7 @@ def test_stretch_puts_an_event_where_it_belongs_in_time():
 
 
 def test_loop_repeats_whole_frames_up_to_the_longest():
-    a, b = recording(3 * 4096 + 7), recording(8 * 4096 + 100, seed=1)
+    a, b = recording(3 * HOP + 7), recording(8 * HOP + 100, seed=1)
     for weights in ([1.0, 0.0], [0.5, 0.5]):
         aligned = to_one_time_axis([a, b], weights, fit="loop")
         assert aligned.samples == b.samples
@@ -87,7 +88,7 @@ def test_loop_repeats_whole_frames_up_to_the_longest():
 
 
 def test_loop_of_less_than_one_whole_frame_repeats_what_there_is():
-    a, b = recording(100), recording(3 * 4096, seed=1)
+    a, b = recording(100), recording(3 * HOP, seed=1)
     assert torch.equal(to_one_time_axis([a, b], [0.5, 0.5], fit="loop").means[0], a.mean.expand(-1, -1, 4))
 
 
@@ -96,7 +97,7 @@ def test_trim_cuts_to_the_shortest():
     aligned = to_one_time_axis([a, b], [0.2, 0.8], fit="trim")
     assert aligned.samples == 9000
     assert torch.equal(aligned.means[0], a.mean)
-    assert torch.equal(aligned.means[1], b.mean[..., :3])
+    assert torch.equal(aligned.means[1], b.mean[..., :5])
 
 
 @pytest.mark.parametrize("fit", ["stretch", "loop", "trim"])
@@ -106,7 +107,7 @@ def test_mixed_rates_take_the_highest_and_obey_the_frame_rule(fit, weight):
     for sample_rate, other in ((44100, 48000), (8000, 44100), (22050, 96000), (48000, 48000)):
         for hop in torch.randint(1, 20, (6,), generator=generator).tolist():
             # lengths at the edge of a frame, where rounding between rates could cross it
-            a = recording(hop * 4096 * sample_rate // 44100, sample_rate=sample_rate)
+            a = recording(hop * HOP * sample_rate // 44100, sample_rate=sample_rate)
             b = recording(44100, sample_rate=other, seed=1)
             aligned = to_one_time_axis([a, b], [1 - weight, weight], fit=fit)
             assert aligned.sample_rate == other
@@ -130,7 +131,7 @@ def test_mono_is_doubled_for_stereo():
 
 
 def test_half_precision_latents_are_mixed_in_single():
-    half = recording(mean=torch.ones(1, 4, 3, dtype=torch.float16))
+    half = recording(mean=torch.ones(1, 4, 5, dtype=torch.float16))
     assert to_one_time_axis([half, recording()], [0.5, 0.5]).means.dtype == torch.float32
 
 
@@ -141,8 +142,8 @@ def test_half_precision_latents_are_mixed_in_single():
         ({"channels": 3}, "a.wav: has 2 channels, but b.wav 3"),
         ({"mean": torch.zeros(1, 5, 3)}, "b.wav: has 5 latent channels, but a.wav 4"),
         (
-            {"mean": torch.zeros(1, 4, 5)},
-            "b.wav: 5 latent frames don't go with 9000 samples at 44100 Hz and a hop of ",
+            {"mean": torch.zeros(1, 4, 3)},
+            "b.wav: 3 latent frames don't go with 9000 samples at 44100 Hz and a hop of ",
         ),
     ],
 )
@@ -157,10 +158,10 @@ def test_no_recordings_are_refused():
 
 
 def test_the_config_of_another_model_is_found_out():
-    with pytest.raises(InputError, match="3 latent frames don't go with 9000 samples at 44100 Hz and a hop of 2048"):
+    with pytest.raises(InputError, match="5 latent frames don't go with 9000 samples at 44100 Hz and a hop of 1024"):
         to_one_time_axis([recording()], [1.0], config=Config(model=SHORT_MODEL))
-    double = recording(mean=torch.zeros(1, 4, 5))
-    assert to_one_time_axis([double], [1.0], config=Config(model=SHORT_MODEL)).means.shape[-1] == 5
+    double = recording(mean=torch.zeros(1, 4, 9))
+    assert to_one_time_axis([double], [1.0], config=Config(model=SHORT_MODEL)).means.shape[-1] == 9
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_steps_lead_from_one_end_to_the_other(codec: Codec):
 def test_generated_sounds_hold_together_in_time(codec: Codec):
     def change(latents: audiovae.Latents) -> float:
         spectrogram = codec.spectrogram_of(latents)
-        whole = spectrogram.unflatten(-1, (-1, 8)).mean(-1)
+        whole = spectrogram.unflatten(-1, (-1, codec.config.model.time_stride)).mean(-1)
         return float(whole.diff(dim=-1).abs().mean() / (whole - whole.mean(-1, keepdim=True)).abs().mean())
 
     drawn = audiovae.generate(codec, duration_seconds=4.0)

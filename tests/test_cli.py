@@ -28,8 +28,8 @@ from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
 from audiovae.tensor_file import read_tensors
+from audiovae.training import loop, validation
 from audiovae.training import run as training
-from audiovae.training import validation
 from audiovae.whole_file import whole_file
 
 RUN = CliRunner()
@@ -455,7 +455,7 @@ def test_bad_audio_is_refused_in_one_line(
 
 def _newer(path: Path, checkpoint: Path) -> None:
     content = checkpoint.read_bytes()
-    path.write_bytes(content.replace(b"audiovae/2", b"audiovae/3"))
+    path.write_bytes(content.replace(b"audiovae/3", b"audiovae/4"))
 
 
 @pytest.mark.parametrize(
@@ -755,11 +755,13 @@ def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A config of eight steps for the model of ``save_tiny``, and little to validate on."""
     monkeypatch.setattr(validation, "SEGMENTS", 4)
-    monkeypatch.setattr(validation, "PRIOR_SEGMENTS", 16)
+    monkeypatch.setattr(loop, "PRIOR_SEGMENTS", 16)
+    monkeypatch.setattr(loop, "LAST_PRIOR_SEGMENTS", 16)
     path = tmp_path / "quick.toml"
     path.write_text(
         "[spectrogram]\nn_bands = 64\n"
-        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nbottleneck_width = 16\nbottleneck_stride = 1\n"
+        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nband_strides = [4, 2, 2]\n"
+        "encoder_blocks = [0, 1, 1]\ndecoder_blocks = [1, 1, 1]\nbottleneck_width = 16\nbottleneck_stride = 1\n"
         "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
         "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
         "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"

@@ -11,7 +11,15 @@ from audiovae.model.vae import VAE
 
 TINY = Config(
     spectrogram=SpectrogramConfig(n_bands=64),
-    model=ModelConfig(latent_channels=8, channels=(8, 8, 8), bottleneck_width=16, bottleneck_stride=1),
+    model=ModelConfig(
+        latent_channels=8,
+        channels=(8, 8, 8),
+        band_strides=(4, 2, 2),
+        encoder_blocks=(0, 1, 1),
+        decoder_blocks=(1, 1, 1),
+        bottleneck_width=16,
+        bottleneck_stride=1,
+    ),
 )
 
 

@@ -18,12 +18,12 @@ from audiovae.encoding.preparation import Analysis
 from audiovae.model.vae import VAE
 
 LENGTHS = {
-    "cpu": (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240),
-    "cuda": (8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 224),
+    "cpu": (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448, 480),
+    "cuda": (8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448),
 }
 """Latent frames that pieces are padded to; and the longest there is. Padding costs a CPU more than another length."""
-BATCH_LATENT_FRAMES = {"cpu": 288, "cuda": 8192}
-"""Latent frames (288 are 27 s) that go through the model at once."""
+BATCH_LATENT_FRAMES = {"cpu": 576, "cuda": 16384}
+"""Latent frames (576 are 27 s) that go through the model at once."""
 BATCHES_TO_WAIT = 32
 """A batch that isn't full after so many others goes as it is, so that no recording waits for long."""
 

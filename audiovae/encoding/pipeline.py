@@ -15,7 +15,7 @@ from audiovae.encoding.workers import prepared
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import DatasetSettings, Precision, Row
 
-PIECE_LATENT_FRAMES = 256
+PIECE_LATENT_FRAMES = 512
 """Latent frames (24 s) that a piece brings, besides its context."""
 
 

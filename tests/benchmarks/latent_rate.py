@@ -6,8 +6,9 @@ CORPUS is a folder with `train` and `test` in it. PCA of spectrogram patches is 
 files of `test`: mean absolute error of the bands in dB, and of the sound that Griffin-Lim makes of them spectral
 convergence and the Zimtohrli MOS (package zimtohrli), at the level of the recording. The tables:
 
-- `latent-rate`: patches of 4, 8 and 16 frames with as many values a second. Stretched: codes are read at another speed,
+- `latent-rate`: patches of 2, 4 and 8 frames with as many values a second. Stretched: codes are read at another speed,
   as `interpolate` does where clips have different lengths, and the result is compared with the stretched spectrogram.
+- `latent-smoothing`: how much of an error is heard smoothed over bands; 0 is plain PCA.
 - `latent-exponent`: powers that bands are raised to; one near 0 is a logarithm.
 - `latent-values`: more and fewer components, and the bands themselves.
 - `latent-kept`: the bundled model, of whose latents only the first channels are kept (`encode --latent-channels`).
@@ -32,15 +33,18 @@ from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.perceptual import zimtohrli_mos
 from audiovae.evaluation.reconstruction import spectral_convergence_db
 from audiovae.griffin_lim import griffin_lim
+from audiovae.model import principal_components
+from audiovae.model.principal_components import PrincipalComponents
 from audiovae.spectrogram import Spectrogram, mean_error_db
 
-FRAMES = 8
+FRAMES = 4
 """Of the bundled model's patches."""
 CHANNELS = 512
-LENGTHS = (4, 8, 16)
+LENGTHS = (2, 4, 8)
+SMOOTHINGS = (0.0, 0.35, 0.7, 0.9)
 EXPONENTS = (0.05, 0.15, 0.3, 1.0)
-MORE_OR_FEWER = (64, 128, 256, 512, 1024)
-KEPT = (64, 128, 256, 512)
+MORE_OR_FEWER = (32, 64, 128, 256, 384, 512, 768)
+KEPT = (32, 64, 128, 256, 384, 512)
 RATIOS = (1.0, 0.8, 1.25)
 SECONDS = 20
 HOP_FRAMES = 8
@@ -62,44 +66,38 @@ def waveforms(corpora: Sequence[Path], split: str, files: int) -> list[Tensor]:
     return found
 
 
-def patches(spectrogram: Tensor, frames: int, hop: int) -> Tensor:
-    return spectrogram.unfold(1, frames, hop).transpose(0, 1).flatten(1)
-
-
 @dataclass(frozen=True, eq=False)
 class Pca:
-    """Mean and all components of patches, the leading ones last."""
+    """All principal components of patches, as the model has them."""
 
     spectrogram: Spectrogram
-    frames: int
-    middle: Tensor
-    vectors: Tensor
+    components: PrincipalComponents
 
     @classmethod
     def fit(cls, training: Sequence[Tensor], frames: int, config: SpectrogramConfig) -> "Pca":
-        spectrogram = Spectrogram(config)
-        rows = torch.cat([patches(spectrogram(one[None, None])[0, 0], frames, HOP_FRAMES) for one in training])
+        spectrogram, size = Spectrogram(config), config.n_bands * frames
+        components = PrincipalComponents(config.n_bands, frames, size)
+        images = (spectrogram(one[None, None])[0, 0] for one in training)
+        rows = torch.cat([image.unfold(1, frames, HOP_FRAMES).transpose(0, 1).flatten(1) for image in images])
         middle = rows.mean(0)
         rows -= middle
-        return cls(spectrogram, frames, middle, torch.linalg.eigh(rows.mT @ rows / len(rows))[1])
+        components.fit(rows.mT @ rows / len(rows), middle)
+        return cls(spectrogram, components)
 
     def decoded(self, bands: Tensor, channels: int, ratio: float = 1.0) -> Tensor:
-        """What comes back of some components, after reading the codes ``ratio`` times as fast."""
-        components = self.vectors[:, -channels:]
-        codes = (patches(bands, self.frames, self.frames) - self.middle) @ components
-        codes = stretch(codes.mT[None], int(bands.shape[1] / ratio) // self.frames, ratio=ratio)[0].mT
-        made = codes @ components.mT + self.middle
-        return made.unflatten(1, (-1, self.frames)).transpose(0, 1).flatten(1)
+        """What comes back of the first components, after reading the codes ``ratio`` times as fast."""
+        codes = self.components.encode(bands[None, None])
+        codes[:, channels:] = 0
+        codes = stretch(codes, int(codes.shape[2] / ratio), ratio=ratio)
+        return self.components.decode(codes)[0, 0]
 
 
-def heard(
-    sounds: Sequence[Tensor], spectrogram: Spectrogram, code: Callable[[Tensor], Tensor], frames: int
-) -> list[str]:
-    """Cells under SOUND_HEADS; ``code`` takes and gives a spectrogram of a multiple of so many frames."""
+def heard(sounds: Sequence[Tensor], spectrogram: Spectrogram, code: Callable[[Tensor], Tensor]) -> list[str]:
+    """Cells under SOUND_HEADS; ``code`` takes and gives a spectrogram of a multiple of ``FRAMES`` frames."""
     config, rows = spectrogram.config, []
     for waveform in sounds:
         bands = spectrogram(waveform[None, None])[0, 0]
-        bands = bands[:, : bands.shape[1] // frames * frames]
+        bands = bands[:, : bands.shape[1] // FRAMES * FRAMES]
         made = code(bands)
         magnitude = spectrogram.magnitude(made[None])
         settings = {"hop_length": config.hop_length, "iterations": ITERATIONS["standard"]}
@@ -133,12 +131,25 @@ def lengths(sounds: Sequence[Tensor], training: Sequence[Tensor], config: Spectr
     return table(["latent channels", "latent frames a second", *names], rows)
 
 
+def smoothings(sounds: Sequence[Tensor], training: Sequence[Tensor], config: SpectrogramConfig) -> str:
+    """The table `latent-smoothing`."""
+    rows, usual = [], principal_components.SMOOTHING
+    for share in SMOOTHINGS:
+        principal_components.SMOOTHING = share
+        pca = Pca.fit(training, FRAMES, config)
+        rows.append(
+            [f"{share:g}", *heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS))]
+        )
+    principal_components.SMOOTHING = usual
+    return table(["share smoothed", *SOUND_HEADS], rows)
+
+
 def exponents(sounds: Sequence[Tensor], training: Sequence[Tensor]) -> str:
     """The table `latent-exponent`."""
     rows = []
     for exponent in EXPONENTS:
         pca = Pca.fit(training, FRAMES, SpectrogramConfig(exponent=exponent, mean=0.0, std=1.0))
-        cells = heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS), FRAMES)
+        cells = heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS))
         rows.append([str(exponent), *cells])
     return table(["exponent", *SOUND_HEADS], rows)
 
@@ -147,10 +158,10 @@ def values(sounds: Sequence[Tensor], training: Sequence[Tensor], config: Spectro
     """The table `latent-values`."""
     pca, rows = Pca.fit(training, FRAMES, config), []
     for channels in MORE_OR_FEWER:
-        cells = heard(sounds, pca.spectrogram, lambda bands, kept=channels: pca.decoded(bands, kept), FRAMES)
+        cells = heard(sounds, pca.spectrogram, lambda bands, kept=channels: pca.decoded(bands, kept))
         rows.append([_values(channels, config), *cells])
     bands = f"{config.n_bands * config.frame_rate:.0f}, the bands themselves"
-    rows.append([bands, *heard(sounds, pca.spectrogram, lambda bands: bands, FRAMES)])
+    rows.append([bands, *heard(sounds, pca.spectrogram, lambda bands: bands)])
     return table(["values a second", *SOUND_HEADS], rows)
 
 
@@ -165,9 +176,7 @@ def kept(sounds: Sequence[Tensor]) -> str:
         return model.decode(latents)[0, 0]
 
     for channels in KEPT:
-        cells = heard(
-            sounds, codec.spectrogram, lambda bands, kept=channels: code(bands, kept), codec.config.model.time_stride
-        )
+        cells = heard(sounds, codec.spectrogram, lambda bands, kept=channels: code(bands, kept))
         rows.append([str(channels), _values(channels, config), *cells])
     return table(["channels kept", "values a second", *SOUND_HEADS], rows)
 
@@ -190,6 +199,7 @@ def main() -> None:
         tables = {
             "latent-kept": kept(sounds),
             "latent-values": values(sounds, training, config),
+            "latent-smoothing": smoothings(sounds, training, config),
             "latent-exponent": exponents(sounds, training),
             "latent-rate": lengths(sounds, training, config),
         }
