@@ -25,17 +25,17 @@ from audiovae.resampling import Resampler, exactly
 from audiovae.spectrogram import Spectrogram
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
-ITERATIONS: dict[str, int] = {"draft": 2, "standard": 8, "best": 64}
+ITERATIONS: dict[str, int] = {"draft": 2, "standard": 4, "best": 64}
 """Griffin-Lim iterations of each quality."""
 DEVICES = ("auto", "cpu", "cuda")
-CHUNK_LATENT_FRAMES = 256
+CHUNK_LATENT_FRAMES = 512
 """Latent frames (24 s) encoded or decoded at a time: bounds the memory, changes nothing else."""
 BLOCK_SECONDS = 12.0
 """How much audio is made at a time."""
 SHORTEST_BLOCK_SECONDS = 0.1
 FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
-FIRST_LATENT_FRAMES = 64
+FIRST_LATENT_FRAMES = 128
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
 
 
