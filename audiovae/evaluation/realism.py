@@ -6,6 +6,7 @@ squared dB, of no meaning by itself, and smaller sets give larger values: compar
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,8 @@ from audiovae.model.prior import Prior
 
 PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
+DRAWS = 8
+"""Sets of samples, whose distances are averaged: which kinds of sounds are drawn for few clips is a matter of luck."""
 
 
 def realism(
@@ -38,10 +41,12 @@ def realism(
         "reconstructions": clips,
         "in-betweens": _in_betweens(codec, clips, "pitch"),
         "in-betweens, straight line": _in_betweens(codec, clips, "none"),
-        "prior samples": _samples(prior, clips),
-        "N(0, I) samples": _samples(Prior.standard(codec.config.model.latent_channels), clips),
     }
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
+    priors = {"prior samples": prior, "N(0, I) samples": Prior.standard(codec.config.model.latent_channels)}
+    for name, drawn_from in priors.items():
+        drawn = (_samples(drawn_from, clips, seed) for seed in range(DRAWS))
+        distances[name] = fmean(mfcc_distance(codec, sounds, real) for sounds in drawn)
     advance()
     return distances
 
@@ -58,9 +63,9 @@ def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_chann
     return Prior.fit(torch.cat(pieces), importance=importance)
 
 
-def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:
+def _samples(prior: Prior, clips: Sequence[Latents], seed: int) -> list[Latents]:
     """A new sound for each clip, as long."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     return [
         replace(one, mean=prior.sample(one.latent_frames, count=1, generator=generator), logvar=None) for one in clips
     ]
