@@ -7,15 +7,13 @@ many of 512. What comes out of them, 256 bands, 512 or the STFT's linear magnitu
 on them over files of `train`, and heard on files of `test` by Griffin-Lim at the quality standard.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
 import torch
 from document import table, write_block
-from latent_rate import CHANNELS, FRAMES, Pca, waveforms
+from latent_rate import CHANNELS, FRAMES, Pca, from_command_line
 from torch import Tensor
 
 from audiovae.codec import ITERATIONS
@@ -112,18 +110,12 @@ def _decoded(pca: Pca, weights: Tensor, seen: Picture, given: Picture, waveform:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpora", nargs="+", type=Path)
-    parser.add_argument("--files", type=int, default=90)
-    parser.add_argument("--write", type=Path)
-    arguments = parser.parse_args()
+    training, sounds, document = from_command_line(__doc__)
     with torch.inference_mode():
-        training = waveforms(arguments.corpora, "train", arguments.files)
-        sounds = waveforms(arguments.corpora, "test", max(1, arguments.files // 15))
         text = bands(sounds, training, SpectrogramConfig())
     print(text)
-    if arguments.write:
-        write_block(arguments.write, "bands-out", text)
+    if document:
+        write_block(document, "bands-out", text)
 
 
 if __name__ == "__main__":

@@ -186,16 +186,21 @@ def _values(channels: int, config: SpectrogramConfig) -> str:
     return f"{count:.0f}, {config.sample_rate / count:.0f} times fewer than samples"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def from_command_line(description: str | None) -> tuple[list[Tensor], list[Tensor], Path | None]:
+    """Waveforms to fit to, waveforms to measure, and the document for the tables."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", nargs="+", type=Path)
     parser.add_argument("--files", type=int, default=90)
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
+    training = waveforms(arguments.corpora, "train", arguments.files)
+    return training, waveforms(arguments.corpora, "test", max(1, arguments.files // 15)), arguments.write
+
+
+def main() -> None:
+    training, sounds, document = from_command_line(__doc__)
     config = SpectrogramConfig()
     with torch.inference_mode():
-        training = waveforms(arguments.corpora, "train", arguments.files)
-        sounds = waveforms(arguments.corpora, "test", max(1, arguments.files // 15))
         tables = {
             "latent-kept": kept(sounds),
             "latent-values": values(sounds, training, config),
@@ -205,8 +210,8 @@ def main() -> None:
         }
     for name, text in tables.items():
         print(text)
-        if arguments.write:
-            write_block(arguments.write, name, text)
+        if document:
+            write_block(document, name, text)
 
 
 if __name__ == "__main__":
