@@ -188,7 +188,7 @@ class Codec:
         iterations: int,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
-        hop, bank = self.config.spectrogram.hop_length, self.spectrogram.bank.to_dense()
+        hop, bank = self.config.spectrogram.hop_length, self.spectrogram.bank
         past: Tensor | None = None
         for magnitude, is_last in magnitudes:
             if is_last:

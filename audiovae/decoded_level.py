@@ -67,7 +67,7 @@ def _linear_powers(
 ) -> Float[Tensor, "batch latent_frames"]:
     """Powers of the latent frames by the linear part, up to a factor: each band as if noise filled it."""
     bands = spectrogram.denormalise(model.components.decode(latents)[:, 0])
-    widths = 1 / spectrogram.bank.to_dense().square().sum(1)
+    widths = 1 / spectrogram.bank.filters.square().sum(1)
     powers = widths @ bands.square()
     return powers.unflatten(1, (latents.shape[2], -1)).mean(2).cpu()
 

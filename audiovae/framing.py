@@ -6,40 +6,17 @@ On a CPU a recording is worked on in blocks of frames that stay in its cache, by
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-TINY = 1e-30
-"""Added to squared magnitudes, so that zero divided by zero is zero."""
+from audiovae.bank import Bank
+from audiovae.looping import TINY, has_loops, pairs
+
 CACHED_SAMPLES = 2**18
 """Windowed samples handled at a time on a CPU: more would leave its cache, fewer are ruled by the cost of calls."""
-LOOPING_DEVICES = {"cpu"}
-"""Where compiled loops are used."""
-
 Source = Callable[[int, int], Complex[Tensor, "*recordings frames bins"]]
 """Gives the spectra of frames first to last, last excluded. Of their moduli only the shares within a band count."""
-
-
-def has_loops(tensor: Tensor) -> bool:
-    """Whether the compiled loops work on it: they take one recording at a time."""
-    return tensor.device.type in LOOPING_DEVICES
-
-
-class Bank:
-    """Filters like triangles: a bin lies in two neighbouring ones at most. Bins in none of them are silent."""
-
-    def __init__(self, filters: Float[Tensor, "n_bands bins"]) -> None:
-        self.filters = filters
-        self.column_sum = filters.sum(0)
-        first = filters.ne(0).int().argmax(0).clamp(max=len(filters) - 2)
-        lower, upper = filters.gather(0, first[None])[0], filters.gather(0, first[None] + 1)[0]
-        if not torch.allclose(lower + upper, self.column_sum):
-            raise ValueError("bank: a bin lies in more than two neighbouring bands")
-        shares = (one / (self.column_sum + TINY) for one in (lower, upper))
-        self.arrays = tuple(one.cpu().numpy() for one in (first.int(), lower, upper, *shares))
-        self.memory = np.empty(filters.shape[1], np.float32), np.empty(len(filters), np.float32)
 
 
 class Framing:
@@ -71,9 +48,16 @@ class Framing:
 
     def _gain(self) -> Float[Tensor, " padded_samples"]:
         """What makes the overlapping windows of the free frames add up to one; zero outside the recording."""
-        weight = self._overlapped((self.window**2).expand(self.frames - self.first, -1))
-        weight = torch.nn.functional.pad(weight, (self.first * self.hop_length, 0))
-        gain = torch.where(weight > 1e-8, 1 / weight, 0.0)
+        frames, parts = self.frames - self.first, self._hops(self.window**2)
+        few = min(frames, len(parts))
+        weight = self.window.new_zeros(few - 1 + len(parts), self.hop_length)
+        for shift, part in enumerate(parts):
+            weight[shift : shift + few] += part
+        rows = torch.where(weight > 1e-8, 1 / weight, 0.0)
+        # Of many frames, all in the middle overlap alike.
+        middle = rows[few - 1 : few].expand(frames - few + 1, -1)
+        gain = torch.cat([rows.new_zeros(self.first, self.hop_length), rows[: few - 1], middle, rows[few:]]).flatten()
+        gain = gain[: self.padded_samples]
         gain[: self.padding] = 0
         gain[self.padded_samples - self.padding :] = 0
         return gain
@@ -87,19 +71,22 @@ class Framing:
         return spectra
 
     def synthesise(
-        self, source: Source, target: Float[Tensor, "signals *recordings frames bins_or_bands"]
+        self, source: Source, target: Float[Tensor, "signals *recordings frames bins_or_bands"] | None = None
     ) -> Float[Tensor, "signals *recordings padded_samples"]:
         """The least-squares inverse STFT of each target with the same phase, the past put in its place.
 
-        Targets are magnitudes or, where there is a bank, amplitudes of its bands. As many signals as the past has
-        channels are its channels; a single one is their mean.
+        Targets are magnitudes or, where there is a bank, amplitudes of its bands; without any, the source's own
+        magnitudes make one signal. As many signals as the past has channels are its channels; a single one is their
+        mean.
         """
-        signals = target.new_zeros(*target.shape[:-2], self.padded_samples)
+        count = 1 if target is None else len(target)
+        signals = self.past.new_zeros(count, *self.past.shape[1:-1], self.padded_samples)
         for first in range(self.first, self.frames, self.block_frames):
             last = min(first + self.block_frames, self.frames)
             spectrum = source(first, last)
-            for signal, wanted in zip(signals, target[..., first:last, :], strict=True):
-                frames = torch.fft.irfft(self._impose(spectrum, wanted), n=self.n_fft)
+            for index, signal in enumerate(signals):
+                wanted = spectrum if target is None else self._impose(spectrum, target[index, ..., first:last, :])
+                frames = torch.fft.irfft(wanted, n=self.n_fft)
                 self._overlap_add(frames, signal[..., first * self.hop_length :])
         signals *= self.gain
         if self.past.shape[-1]:
@@ -138,10 +125,9 @@ class Framing:
 
         imposed = self._spectrum[: len(target)]
         if self.bank is None:
-            compiled.impose(_pairs(spectrum), target.numpy(), _pairs(imposed))
+            compiled.impose(pairs(spectrum), target.numpy(), pairs(imposed))
         else:
-            arrays = (*self.bank.arrays, *self.bank.memory)
-            compiled.impose_bands(_pairs(spectrum), target.numpy(), *arrays, _pairs(imposed))
+            compiled.impose_bands(pairs(spectrum), target.numpy(), *self.bank.arrays, pairs(imposed))
         return imposed
 
     def _gains(
@@ -151,13 +137,12 @@ class Framing:
     ) -> Float[Tensor, "*recordings frames bins"]:
         """What bins must be multiplied by to have the target's moduli or about its bands.
 
-        For bands it is one of the multiplicative updates that ``Spectrogram.magnitude`` starts with.
+        For bands it is one of the multiplicative updates that their inversion starts with.
         """
         power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
         if self.bank is None:
             return target * power.add_(TINY).rsqrt_()
-        ratio = target / (power.sqrt_() @ self.bank.filters.mT + TINY)
-        return ratio @ self.bank.filters / (self.bank.column_sum + TINY)
+        return self.bank.gains(power.sqrt_(), target)
 
     def _overlap_add(
         self, frames: Float[Tensor, "*recordings frames n_fft"], signal: Float[Tensor, "*recordings rest"]
@@ -173,11 +158,16 @@ class Framing:
     def _overlapped(self, frames: Float[Tensor, "*recordings frames n_fft"]) -> Float[Tensor, "*recordings samples"]:
         """The sum of frames, one every hop: all their first hops at once, then all second ones..."""
         count, samples = frames.shape[-2], (frames.shape[-2] - 1) * self.hop_length + self.n_fft
-        parts = torch.nn.functional.pad(frames, (0, -self.n_fft % self.hop_length)).unflatten(-1, (-1, self.hop_length))
+        parts = self._hops(frames)
         rows = frames.new_zeros(*frames.shape[:-2], count - 1 + parts.shape[-2], self.hop_length)
         for shift, part in enumerate(parts.unbind(-2)):
             rows[..., shift : shift + count, :] += part
         return rows.flatten(-2)[..., :samples]
+
+    def _hops(self, frames: Float[Tensor, "*frames n_fft"]) -> Float[Tensor, "*frames hops hop_length"]:
+        """Frames cut into hops, the last one filled up with zeros."""
+        padded = torch.nn.functional.pad(frames, (0, -self.n_fft % self.hop_length))
+        return padded.unflatten(-1, (-1, self.hop_length))
 
     def _join(
         self,
@@ -189,8 +179,3 @@ class Framing:
         difference = (past[..., -fade:] - signals[..., end - fade : end]).flip(-1)
         signals[..., end : end + fade] += difference * torch.hann_window(2 * fade, device=past.device)[fade:]
         signals[..., self.padding : end] = past
-
-
-def _pairs(spectrum: Complex[Tensor, "frames bins"]) -> np.ndarray:
-    """Real and imaginary parts side by side, ``[frames, 2 * bins]``."""
-    return torch.view_as_real(spectrum).flatten(1).numpy()

@@ -3,11 +3,14 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from audiovae.framing import TINY, Bank, Framing, Source, has_loops
+from audiovae.bank import Bank
+from audiovae.framing import Framing, Source
+from audiovae.looping import TINY, has_loops, pairs
 from audiovae.phase_gradients import integrate_phase
 
 
@@ -39,7 +42,7 @@ def griffin_lim(
     window: Float[Tensor, " n_fft"] | None = None,
     past: Float[Tensor, "*past_recordings past_channels past_samples"] | None = None,
     phase: Float[Tensor, "*phase_recordings phase_bins phase_frames"] | None = None,
-    bank: Float[Tensor, "n_bands bank_bins"] | None = None,
+    bank: Bank | None = None,
 ) -> Float[Tensor, "*recordings channels samples"]:
     """Finds the waveform of a recording whose STFT has about this magnitude, ``(frames - 1) * hop_length`` samples.
 
@@ -79,15 +82,16 @@ def griffin_lim(
     if frames == 1:
         return past.movedim(0, -2)
     scale = _peak(magnitude, past)
-    filters = None if bank is None else Bank(bank.to(magnitude))
-    framing = Framing(window.to(magnitude), hop_length, frames, past / scale, filters)
+    framing = Framing(window.to(magnitude), hop_length, frames, past / scale, bank)
     magnitude = magnitude / scale[..., None]
-    start = _start_turns(framing, magnitude.mean(0)) if phase is None else phase.transpose(-1, -2) / (2 * math.pi)
-    source = _from_turns(start, magnitude.mean(0))
-    target = magnitude if filters is None else magnitude @ filters.filters.mT
+    target = magnitude if bank is None else bank.of_magnitudes(magnitude)
+    middle, target_middle = _mean_channel(magnitude)[0], _mean_channel(target)
+    start = _start_turns(framing, middle) if phase is None else phase.transpose(-1, -2).float() / (2 * math.pi)
+    source = _from_turns(start.contiguous(), middle)
     separate = min(SEPARATE_ITERATIONS, iterations // 2) if len(magnitude) > 1 else 0
     shared = iterations - separate
-    source = _refined(framing, source, target.mean(0, keepdim=True), shared, acceleration)
+    if shared:  # the start has its magnitudes already
+        source = _refined(framing, framing.synthesise(source)[0], target_middle, shared, acceleration)
     if separate:
         padded = _channels_refined(framing, source, target, separate, acceleration)
     else:
@@ -114,7 +118,7 @@ def _check(
     iterations: int,
     past: Tensor | None,
     phase: Tensor | None,
-    bank: Tensor | None,
+    bank: Bank | None,
 ) -> None:
     *recordings, channels, bins, frames = magnitude.shape
     samples = (frames - 1) * hop_length
@@ -131,8 +135,8 @@ def _check(
         )
     if phase is not None and phase.shape != (*recordings, bins, frames):
         raise ValueError(f"phase has shape {list(phase.shape)}, must have {[*recordings, bins, frames]}")
-    if bank is not None and (bank.shape[1] != bins or len(bank) < 2):
-        raise ValueError(f"bank has shape {list(bank.shape)}, must have at least 2 bands of {bins} bins")
+    if bank is not None and bank.filters.shape[1] != bins:
+        raise ValueError(f"bank is of {bank.filters.shape[1]} bins, must be of {bins}")
 
 
 def _peak(
@@ -140,8 +144,16 @@ def _peak(
     past: Float[Tensor, "channels *recordings past_samples"],
 ) -> Float[Tensor, "1 *recordings 1"]:
     """The largest number of each recording, by which the work is scaled; 1 for silence."""
-    peak = torch.cat([magnitude.flatten(-2), past.abs()], -1).amax(-1, keepdim=True).amax(0, keepdim=True)
+    peak = magnitude.flatten(-2).amax(-1, keepdim=True)
+    if past.shape[-1]:
+        peak = torch.maximum(peak, past.abs().amax(-1, keepdim=True))
+    peak = peak.amax(0, keepdim=True)
     return torch.where(peak > TINY, peak, 1.0)
+
+
+def _mean_channel(x: Float[Tensor, "channels *shape"]) -> Float[Tensor, "1 *shape"]:
+    """Of a single channel itself, and no copy."""
+    return x if len(x) == 1 else x.mean(0, keepdim=True)
 
 
 def _start_turns(
@@ -160,35 +172,52 @@ def _from_turns(
     turns: Float[Tensor, "*recordings frames bins"], magnitude: Float[Tensor, "*recordings frames bins"]
 ) -> Source:
     def spectra(first: int, last: int) -> Complex[Tensor, "*recordings frames bins"]:
-        angle = 2 * math.pi * turns[..., first:last, :]
-        return torch.polar(magnitude[..., first:last, :], angle)
+        moduli, angles = magnitude[..., first:last, :], turns[..., first:last, :]
+        if not has_loops(moduli):
+            return torch.polar(moduli, 2 * math.pi * angles)
+        from audiovae import compiled  # numba is slow to import
+
+        spectrum = torch.empty_like(moduli, dtype=torch.complex64)
+        compiled.polar(moduli.numpy(), angles.numpy(), pairs(spectrum))
+        return spectrum
 
     return spectra
 
 
 def _refined(
     framing: Framing,
-    source: Source,
+    projected: Float[Tensor, "*recordings padded_samples"],
     target: Float[Tensor, "1 *recordings frames bins_or_bands"],
     iterations: int,
     acceleration: Acceleration,
 ) -> Source:
-    """The phase after so many iterations.
+    """The phase after so many iterations, the first of which has ``projected`` already.
 
     The papers extrapolate spectra of signals. The STFT is linear, so extrapolating the signals is the same, with one
     array of samples to remember instead of one of frames. Names are those of Nenov et al.
     """
-    alpha, beta, gamma = acceleration
-    t = d = None
-    for _ in range(iterations):
-        projected = framing.synthesise(source, target)[0]
-        if t is None or d is None:
-            c = t = d = projected
-        else:
-            t_before, t = t, torch.lerp(d, projected, gamma)
-            c, d = torch.lerp(t_before, t, 1 + alpha), torch.lerp(t_before, t, 1 + beta)
-        source = framing.analyse(c)
-    return source
+    c, t, d = projected, projected.clone(), projected.clone()
+    for _ in range(iterations - 1):
+        projected = framing.synthesise(framing.analyse(c), target)[0]
+        c, t, d = _extrapolated(projected, t, d, acceleration)
+    return framing.analyse(c)
+
+
+def _extrapolated(
+    projected: Float[Tensor, "*recordings samples"],
+    t: Float[Tensor, "*recordings samples"],
+    d: Float[Tensor, "*recordings samples"],
+    acceleration: Acceleration,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next c, t and d; what was given may be written over."""
+    if not has_loops(projected):
+        t_before, t = t, torch.lerp(d, projected, acceleration.gamma)
+        c, d = (torch.lerp(t_before, t, 1 + weight) for weight in (acceleration.alpha, acceleration.beta))
+        return c, t, d
+    from audiovae import compiled  # numba is slow to import
+
+    compiled.extrapolate(projected.numpy(), t.numpy(), d.numpy(), *map(np.float32, acceleration))
+    return projected, t, d
 
 
 def _channels_refined(
@@ -202,6 +231,6 @@ def _channels_refined(
     signals = []
     for channel, past in zip(target.split(1), framing.past.split(1), strict=True):
         alone = Framing(framing.window, framing.hop_length, framing.frames, past, framing.bank)
-        own = _refined(alone, source, channel, iterations, acceleration)
+        own = _refined(alone, alone.synthesise(source, channel)[0], channel, iterations, acceleration)
         signals.append(alone.synthesise(own, channel))
     return torch.cat(signals)

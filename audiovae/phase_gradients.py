@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.framing import TINY, has_loops
+from audiovae.looping import TINY, has_loops
 
 GAUSSIAN_WIDTH = 0.25645
 """A Hann window of n samples is nearly the Gaussian exp(-pi t^2 / (GAUSSIAN_WIDTH n^2)) (the paper's table I)."""

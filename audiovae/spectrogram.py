@@ -1,7 +1,6 @@
 """Waveform to normalised spectrogram of compressed bands, and bands back to linear STFT magnitudes."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import torchaudio
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from audiovae.bank import Bank
 from audiovae.config import SpectrogramConfig
 
 BLOCK_FRAMES = 64
@@ -17,8 +17,6 @@ FLOOR = 1e-5
 """Amplitude that levels in dB start from: 100 dB below full scale, at a level of -20 dBFS out of hearing."""
 SMALLEST, LARGEST = 1e-9, 100.0
 """Amplitudes that no music is outside of: they keep gradients, and what an untrained model decodes, finite."""
-INVERSION_UPDATES = 5
-"""Multiplicative updates of the band inversion; more bring nothing on music."""
 
 
 class Spectrogram(nn.Module):
@@ -33,21 +31,16 @@ class Spectrogram(nn.Module):
     """
 
     window: Tensor
-    bank: Tensor
-    bank_transposed: Tensor
-    bank_column_sum: Tensor
     uneven_power: Tensor
 
     def __init__(self, config: SpectrogramConfig) -> None:
         super().__init__()
         self.config = config
         bank = band_bank(config)
-        # All of it follows from the config, so none of it is saved with the weights.
+        self.bank = Bank(bank)
+        # They follow from the config, so neither is saved with the weights.
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.register_buffer("bank", _sparse(bank), persistent=False)
-        self.register_buffer("bank_transposed", _sparse(bank.T), persistent=False)
         self.register_buffer("uneven_power", _uneven_power(bank), persistent=False)
-        self.register_buffer("bank_column_sum", bank.sum(0).clamp_min(1e-8)[:, None], persistent=False)
 
     @property
     def full_scale(self) -> float:
@@ -61,27 +54,26 @@ class Spectrogram(nn.Module):
         pad = self.config.n_fft // 2 if center else 0
         rows = torch.nn.functional.pad(waveform.flatten(0, 1), (pad, pad))
         bands = self._bands_by_blocks(rows) if rows.device.type == "cpu" else self._bands(rows)
-        return self.normalise(bands).unflatten(0, waveform.shape[:2])
+        return self.normalise(bands.mT.contiguous() / self.full_scale).unflatten(0, waveform.shape[:2])
 
-    def _bands(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows n_bands frames"]:
-        """Linear band amplitudes of all frames with a whole window."""
+    def _bands(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows frames n_bands"]:
+        """Band amplitudes of all frames with a whole window."""
         n_fft, hop = self.config.n_fft, self.config.hop_length
         stft = torch.stft(waveform, n_fft, hop, window=self.window, center=False, return_complex=True)
-        return self.to_bands(stft.abs())
+        return self.bank.of_spectra(stft.mT)
 
-    def _bands_by_blocks(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows n_bands frames"]:
-        """The same, in half the time: the spectra of a whole recording go through memory and not through the cache."""
+    def _bands_by_blocks(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows frames n_bands"]:
+        """The same, sooner: the spectra of a whole recording go through memory and not through the cache."""
         frames = waveform.unfold(-1, self.config.n_fft, self.config.hop_length)
         blocks = [
-            [self.to_bands(torch.fft.rfft(block * self.window).abs().T) for block in row.split(BLOCK_FRAMES)]
+            [self.bank.of_spectra(torch.fft.rfft(block * self.window)) for block in row.split(BLOCK_FRAMES)]
             for row in frames
         ]
-        return torch.stack([torch.cat(row, dim=-1) for row in blocks])
+        return torch.stack([torch.cat(row) for row in blocks])
 
     def to_bands(self, magnitude: Float[Tensor, "*batch bins frames"]) -> Float[Tensor, "*batch n_bands frames"]:
         """STFT magnitudes to linear band amplitudes."""
-        columns = magnitude.movedim(-2, 0)
-        return (self.bank @ columns.flatten(1)).unflatten(1, columns.shape[1:]).movedim(0, -2) / self.full_scale
+        return self.bank.of_magnitudes(magnitude.mT).mT / self.full_scale
 
     def normalise(self, bands: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Linear band amplitudes to the model's input."""
@@ -92,19 +84,8 @@ class Spectrogram(nn.Module):
         return amplitude(spectrogram, self.config)
 
     def magnitude(self, spectrogram: Float[Tensor, "*batch n_bands frames"]) -> Float[Tensor, "*batch bins frames"]:
-        """Linear STFT magnitudes that have this spectrogram, by non-negative multiplicative updates.
-
-        The updates minimise the Kullback-Leibler divergence between given and resulting bands (Lee & Seung,
-        2001), started from the transposed bank; five of them do as well as non-negative least squares here.
-        """
-        columns = (self.denormalise(spectrogram) * self.full_scale).movedim(-2, 0)
-        bands = columns.flatten(1)
-        magnitude = self.bank_transposed @ bands
-        for _ in range(INVERSION_UPDATES):
-            ratio = bands / (self.bank @ magnitude).clamp_min(1e-9)
-            magnitude *= self.bank_transposed @ ratio
-            magnitude /= self.bank_column_sum
-        return magnitude.unflatten(1, columns.shape[1:]).movedim(0, -2)
+        """Linear STFT magnitudes that have this spectrogram (see ``Bank.inverted``)."""
+        return self.bank.inverted(self.denormalise(spectrogram) * self.full_scale)
 
     def frame_power(self, magnitude: Float[Tensor, "channels bins frames"]) -> Float[Tensor, " frames"]:
         """Mean power under each frame, over the channels, of waveforms whose bands these inverted magnitudes have.
@@ -172,13 +153,6 @@ def _triangles(edges: np.ndarray, n_bins: int) -> Float[Tensor, "n_bands bins"]:
     filters = np.clip(np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)), 0.0, None)
     # Each sums to one: noise keeps its level across bands, whatever their width.
     return torch.from_numpy((filters / filters.sum(1, keepdims=True)).astype(np.float32))
-
-
-def _sparse(matrix: Float[Tensor, "rows columns"]) -> Tensor:
-    """A bank has two entries a column: as a sparse matrix it costs a tenth of the time."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        return matrix.to_sparse_csr()
 
 
 def amplitude(spectrogram: Float[Tensor, "*shape"], config: SpectrogramConfig) -> Float[Tensor, "*shape"]:

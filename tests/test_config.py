@@ -109,7 +109,7 @@ def test_every_bundled_config_makes_a_model_of_the_same_front_end(path) -> None:
     config = Config.from_toml(path)
     assert config.spectrogram.sample_rate == 44_100
     assert config.latent_hop_length == 512 * config.model.time_stride
-    assert Spectrogram(config.spectrogram).bank.shape == (config.spectrogram.n_bands, 1025)
+    assert Spectrogram(config.spectrogram).bank.filters.shape == (config.spectrogram.n_bands, 1025)
     assert parameters_of(config) > 0
 
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audiovae.bank import Bank
 from audiovae.codec import ITERATIONS, Codec
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.griffin_lim import griffin_lim
@@ -15,7 +16,7 @@ def through_true_bands(
     """The front end's ceiling: the sound's own bands, inverted, and Griffin-Lim."""
     bands = codec.spectrogram(waveform[None].to(codec.device))[0]
     magnitude = codec.spectrogram.magnitude(bands)
-    return _synthesise(codec, magnitude, waveform.shape[1], quality, bank=codec.spectrogram.bank.to_dense())
+    return _synthesise(codec, magnitude, waveform.shape[1], quality, bank=codec.spectrogram.bank)
 
 
 def through_true_magnitudes(
@@ -33,7 +34,7 @@ def _synthesise(
     samples: int,
     quality: str,
     *,
-    bank: Float[Tensor, "n_bands bins"] | None = None,
+    bank: Bank | None = None,
 ) -> Float[Tensor, "1 samples"]:
     hop_length = codec.config.spectrogram.hop_length
     waveform = griffin_lim(magnitude, hop_length=hop_length, iterations=ITERATIONS[quality], bank=bank).cpu()

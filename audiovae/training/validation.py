@@ -95,7 +95,7 @@ def _show(
     step: int,
     spectrogram: Spectrogram,
 ) -> None:
-    config, bank = spectrogram.config, spectrogram.bank.to_dense()
+    config, bank = spectrogram.config, spectrogram.bank
     for index, sound in enumerate(sounds):
         # Most of what is heard lies within two standard deviations. The lowest band is at the bottom.
         board.add_image(f"{name}/{index}", (sound + 2).div(4).clamp(0, 1).flip(1), step)

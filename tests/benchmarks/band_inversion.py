@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     spectrogram = audiovae.load(device="cpu").spectrogram
-    bank = spectrogram.bank.to_dense()
+    bank = spectrogram.bank.filters
     inverse = torch.linalg.pinv(bank)
 
     def ours(bands: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def main() -> None:
         return torch.from_numpy(librosa.util.nnls(bank.numpy(), (bands * spectrogram.full_scale).numpy()))
 
     methods: dict[str, Callable[[Tensor], Tensor]] = {
-        "audiovae: 5 sparse multiplicative updates": ours,
+        "audiovae: 5 multiplicative updates": ours,
         "pseudo-inverse, clamped": by_pseudo_inverse,
         "librosa.util.nnls": by_librosa,
     }

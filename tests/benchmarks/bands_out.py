@@ -48,7 +48,7 @@ class Picture:
         settings = {"hop_length": self.spectrogram.config.hop_length, "iterations": ITERATIONS["standard"]}
         if not self.linear:
             magnitude = self.spectrogram.magnitude(image[None])
-            return griffin_lim(magnitude, **settings, bank=self.spectrogram.bank.to_dense())[0]
+            return griffin_lim(magnitude, **settings, bank=self.spectrogram.bank)[0]
         return griffin_lim(self.spectrogram.denormalise(image)[None] * self.spectrogram.full_scale, **settings)[0]
 
 
@@ -92,7 +92,7 @@ def bands(sounds: Sequence[Tensor], training: Sequence[Tensor], config: Spectrog
     rows = []
     for seen, wanted in (("256", ("256", "512", "linear magnitudes")), ("512", ("512",))):
         principal_components.SMOOTHING_BANDS = usual * int(seen) / config.n_bands  # as many Hz
-        pca = Pca.fit(training, FRAMES, pictures[seen].spectrogram.config)
+        pca = Pca.fit(training, FRAMES, pictures[seen].spectrogram)
         for name in wanted:
             weights = regression(pca, pictures[seen], pictures[name], training)
             made = [_decoded(pca, weights, pictures[seen], pictures[name], one) for one in sounds]

@@ -139,7 +139,7 @@ def qualities(codec: Codec, clips: list[Tensor]) -> tuple[list[list[str]], Score
     magnitudes = [(clip, stft_magnitude(clip)[0]) for clip in clips]
     bands = [(clip, from_true_bands(codec, clip)) for clip in clips]
     decoded = [(clip, from_model(codec, clip)) for clip in clips]
-    filters = codec.spectrogram.bank.to_dense()
+    filters = codec.spectrogram.bank
     columns = [
         score({name: ours(count) for name, count in ITERATIONS.items()}, magnitudes),
         *(score(inverted(bank), sounds) for sounds in (bands, decoded) for bank in (None, filters)),

@@ -42,7 +42,7 @@ FRAMES = 4
 CHANNELS = 512
 LENGTHS = (2, 4, 8)
 SMOOTHINGS = (0.0, 0.35, 0.7, 0.9)
-EXPONENTS = (0.05, 0.15, 0.3, 1.0)
+EXPONENTS = (0.05, 0.15, 0.25, 0.4, 1.0)
 MORE_OR_FEWER = (32, 64, 128, 256, 384, 512, 768)
 KEPT = (32, 64, 128, 256, 384, 512)
 RATIOS = (1.0, 0.8, 1.25)
@@ -74,9 +74,9 @@ class Pca:
     components: PrincipalComponents
 
     @classmethod
-    def fit(cls, training: Sequence[Tensor], frames: int, config: SpectrogramConfig) -> "Pca":
-        spectrogram, size = Spectrogram(config), config.n_bands * frames
-        components = PrincipalComponents(config.n_bands, frames, size)
+    def fit(cls, training: Sequence[Tensor], frames: int, spectrogram: Spectrogram) -> "Pca":
+        n_bands = spectrogram.config.n_bands
+        components = PrincipalComponents(n_bands, frames, n_bands * frames)
         images = (spectrogram(one[None, None])[0, 0] for one in training)
         rows = torch.cat([image.unfold(1, frames, HOP_FRAMES).transpose(0, 1).flatten(1) for image in images])
         middle = rows.mean(0)
@@ -101,7 +101,7 @@ def heard(sounds: Sequence[Tensor], spectrogram: Spectrogram, code: Callable[[Te
         made = code(bands)
         magnitude = spectrogram.magnitude(made[None])
         settings = {"hop_length": config.hop_length, "iterations": ITERATIONS["standard"]}
-        sound = griffin_lim(magnitude, **settings, bank=spectrogram.bank.to_dense())[0]
+        sound = griffin_lim(magnitude, **settings, bank=spectrogram.bank)[0]
         samples = min(len(sound), len(waveform))
         sound, target = sound[:samples], waveform[:samples]
         sound = sound * (target.norm() / sound.norm())
@@ -115,7 +115,7 @@ def lengths(sounds: Sequence[Tensor], training: Sequence[Tensor], config: Spectr
     """The table `latent-rate`."""
     rows = []
     for frames in LENGTHS:
-        pca, channels = Pca.fit(training, frames, config), CHANNELS * frames // FRAMES
+        pca, channels = Pca.fit(training, frames, Spectrogram(config)), CHANNELS * frames // FRAMES
         errors = []
         for ratio in RATIOS:
             found = []
@@ -136,7 +136,7 @@ def smoothings(sounds: Sequence[Tensor], training: Sequence[Tensor], config: Spe
     rows, usual = [], principal_components.SMOOTHING
     for share in SMOOTHINGS:
         principal_components.SMOOTHING = share
-        pca = Pca.fit(training, FRAMES, config)
+        pca = Pca.fit(training, FRAMES, Spectrogram(config))
         rows.append(
             [f"{share:g}", *heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS))]
         )
@@ -148,7 +148,8 @@ def exponents(sounds: Sequence[Tensor], training: Sequence[Tensor]) -> str:
     """The table `latent-exponent`."""
     rows = []
     for exponent in EXPONENTS:
-        pca = Pca.fit(training, FRAMES, SpectrogramConfig(exponent=exponent, mean=0.0, std=1.0))
+        config = SpectrogramConfig(exponent=exponent, mean=0.0, std=1.0)
+        pca = Pca.fit(training, FRAMES, Spectrogram(config))
         cells = heard(sounds, pca.spectrogram, lambda bands, pca=pca: pca.decoded(bands, CHANNELS))
         rows.append([str(exponent), *cells])
     return table(["exponent", *SOUND_HEADS], rows)
@@ -156,7 +157,7 @@ def exponents(sounds: Sequence[Tensor], training: Sequence[Tensor]) -> str:
 
 def values(sounds: Sequence[Tensor], training: Sequence[Tensor], config: SpectrogramConfig) -> str:
     """The table `latent-values`."""
-    pca, rows = Pca.fit(training, FRAMES, config), []
+    pca, rows = Pca.fit(training, FRAMES, Spectrogram(config)), []
     for channels in MORE_OR_FEWER:
         cells = heard(sounds, pca.spectrogram, lambda bands, kept=channels: pca.decoded(bands, kept))
         rows.append([_values(channels, config), *cells])

@@ -49,7 +49,7 @@ def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:
     waveform = torch.nn.functional.pad(clip.waveform, (0, missing))[None]
     spectrogram = codec.spectrogram(waveform)[..., : config.model.time_stride * latents.latent_frames]
     magnitude = codec.spectrogram.magnitude(spectrogram)[0]
-    hop, bank = config.spectrogram.hop_length, codec.spectrogram.bank.to_dense()
+    hop, bank = config.spectrogram.hop_length, codec.spectrogram.bank
 
     window = torch.hann_window(2048)
     torchaudios = torchaudio.transforms.GriffinLim(2048, n_iter=32, hop_length=hop, power=1.0, momentum=0.99)

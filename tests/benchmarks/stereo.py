@@ -157,7 +157,7 @@ def rows(codec: Codec, clips: list[Tensor]) -> list[list[str]]:
     """A line for each source of magnitudes and way to the phases."""
     config, lines = codec.config.spectrogram, []
     for source, magnitudes in sources(codec).items():
-        bank = None if magnitudes is stft_magnitude else codec.spectrogram.bank.to_dense()
+        bank = None if magnitudes is stft_magnitude else codec.spectrogram.bank
         mono = ways(magnitudes, config.hop_length, bank)["**as `decode`**"]
         monos = [mono(clip.mean(0, keepdim=True)) for clip in clips]
         for way, work in ways(magnitudes, config.hop_length, bank).items():

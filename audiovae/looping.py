@@ -1,0 +1,21 @@
+"""Where the compiled loops work (see ``compiled``); apart from them, since numba is slow to import."""
+
+import numpy as np
+from jaxtyping import Complex
+from torch import Tensor
+from torch import view_as_real as _view_as_real
+
+TINY = 1e-30
+"""Added to squared magnitudes, so that zero divided by zero is zero."""
+LOOPING_DEVICES = {"cpu"}
+"""Where compiled loops are used."""
+
+
+def has_loops(tensor: Tensor) -> bool:
+    """Whether the compiled loops work on it: they take one recording at a time, and know no gradients."""
+    return tensor.device.type in LOOPING_DEVICES and not tensor.requires_grad
+
+
+def pairs(spectrum: Complex[Tensor, "frames bins"]) -> np.ndarray:
+    """Real and imaginary parts side by side, ``[frames, 2 * bins]``."""
+    return _view_as_real(spectrum).flatten(1).numpy()
