@@ -41,7 +41,8 @@ def generate(
 
     The same ``seed`` and ``index`` always give the same sound; another index gives another. A new sound gets the
     level that the model sees every recording at. A variation keeps the recording's length, channels, sample rate
-    and level; ``amount`` says how far it goes: 0 is the recording's latents exactly, 1 a pure sample of the prior.
+    and level; ``amount`` says how far it goes: 0 is the recording's latents exactly, 1 a new sound of its kind (of all
+    those that the prior knows, the one that the recording is likeliest of).
     Raises InputError for values out of range, and a recording of another model.
     """
     generator = _generator(seed, index)
@@ -81,13 +82,15 @@ def _variation(
         raise InputError(
             f"{like.source or 'latents'}: encoded by checkpoint {like.checkpoint}, but this one is {codec.fingerprint}"
         )
-    # One sample for all channels, so that a stereo image holds.
-    prior = codec.prior
-    sample = prior.sample(like.latent_frames, count=1, generator=generator)
-    mean = _vary(like.mean, sample.to(like.mean), prior.mean.to(like.mean)[:, None], amount) if amount else like.mean
+    prior, mean = codec.prior, like.mean
+    if amount:
+        # One sample for all channels, so that a stereo image holds.
+        kind = prior.kind_of(like.mean)
+        sample = prior.sample(like.latent_frames, count=1, generator=generator, kind=kind)
+        mean = _vary(like.mean, sample.to(like.mean), prior.centre[kind].to(like.mean)[:, None], amount)
     return replace(like, mean=mean, logvar=None, source=f"generate(like={like.source}, amount={amount:g}, {name})")
 
 
 def _vary(z: Tensor, sample: Tensor, centre: Tensor, amount: float | int) -> Tensor:
-    """centre + sqrt(1 - amount^2) (z - centre) + amount (sample - centre): keeps the variance that the prior has."""
+    """centre + sqrt(1 - amount^2) (z - centre) + amount (sample - centre): keeps the variance that the kind has."""
     return centre + math.sqrt(1 - amount**2) * (z - centre) + amount * (sample - centre)

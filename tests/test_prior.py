@@ -198,3 +198,20 @@ def test_too_little_data_is_refused(shape):
 def test_damaged_data_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite"):
         Prior.fit(torch.full((4, 4, 16), torch.nan))
+
+
+def test_a_recording_is_of_the_kind_that_it_was_drawn_of():
+    far = torch.cat([sequences(0.5, count=64, frames=24, seed=n, mean=MEAN + 20 * n) for n in range(4)])
+    several = Prior.fit(far)
+    known = several.share.nonzero().flatten().tolist()
+    for kind in known:
+        drawn = several.sample(40, count=2, generator=seeded(kind), kind=kind)
+        nearest = several.centre[several.kind_of(drawn)]
+        assert (nearest - several.centre[kind]).norm() < 15  # some of four far groups are several kinds
+    assert several.kind_of(torch.full((1, CHANNELS, 3), 1e6)) in known
+
+
+def test_sounds_of_one_kind_have_its_centre(prior):
+    kind = int(prior.share.argmax())
+    drawn = prior.sample(8, count=4000, generator=seeded(), kind=kind)
+    torch.testing.assert_close(drawn.mean((0, 2)), prior.centre[kind], atol=0.15, rtol=0)

@@ -54,7 +54,12 @@ def generate(
     like: Annotated[Path | None, options.PathOption(metavar="CLIP", help="Make variations of this recording.")] = None,
     amount: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="How far from it: 0 is its reconstruction, 1 a new sound.", show_default="0.3"),
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far from it: 0 is its reconstruction, 1 a new sound of its kind.",
+            show_default="0.3",
+        ),
     ] = None,
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,

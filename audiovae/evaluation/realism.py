@@ -6,7 +6,6 @@ squared dB, of no meaning by itself, and smaller sets give larger values: compar
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import fmean
 
 import torch
 from jaxtyping import Float
@@ -21,8 +20,8 @@ from audiovae.model.prior import Prior
 
 PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
-DRAWS = 8
-"""Sets of samples, whose distances are averaged: which kinds of sounds are drawn for few clips is a matter of luck."""
+SAMPLES_OF_A_CLIP, SAMPLE_FRAMES = 16, 64
+"""New sounds for each clip, and their latent frames (3 s): many, or the kinds that happen to be drawn decide."""
 
 
 def realism(
@@ -33,7 +32,7 @@ def realism(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, of five kinds of sounds, as many seconds of each as there are clips.
+    """FD-MFCC to the real clips' features, of five kinds of sounds.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
@@ -45,8 +44,7 @@ def realism(
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
     priors = {"prior samples": prior, "N(0, I) samples": Prior.standard(codec.config.model.latent_channels)}
     for name, drawn_from in priors.items():
-        drawn = (_samples(drawn_from, clips, seed) for seed in range(DRAWS))
-        distances[name] = fmean(mfcc_distance(codec, sounds, real) for sounds in drawn)
+        distances[name] = mfcc_distance(codec, _samples(drawn_from, clips), real)
     advance()
     return distances
 
@@ -63,12 +61,10 @@ def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_chann
     return Prior.fit(torch.cat(pieces), importance=importance)
 
 
-def _samples(prior: Prior, clips: Sequence[Latents], seed: int) -> list[Latents]:
-    """A new sound for each clip, as long."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        replace(one, mean=prior.sample(one.latent_frames, count=1, generator=generator), logvar=None) for one in clips
-    ]
+def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = prior.sample(SAMPLE_FRAMES, count=SAMPLES_OF_A_CLIP * len(clips), generator=generator)
+    return [replace(clips[0], mean=mean[None], logvar=None) for mean in drawn]
 
 
 def mfcc_distance(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> float:

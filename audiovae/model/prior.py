@@ -20,6 +20,8 @@ COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
 DIRECTIONS_OF_CENTRES, FACTORS = 8, 16
 MAX_MEMORY = 0.98
 """Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
+VARIANCE_FLOOR = 1e-3
+"""Of a channel in a kind of sounds, where kinds are compared: one that never moved there decides nothing alone."""
 
 
 class Prior(nn.Module):
@@ -100,19 +102,34 @@ class Prior(nn.Module):
     @property
     def variance(self) -> Float[Tensor, " latent_channels"]:
         """Of each channel, over all frames of all sounds."""
-        inside = self.between.square().sum(2) + self.factors.square().sum(2) + self.rest.square()
-        return self.share @ (inside + (self.centre - self.mean).square())
+        return self.share @ (self._variances() + (self.centre - self.mean).square())
+
+    def _variances(self) -> Float[Tensor, "components latent_channels"]:
+        return self.between.square().sum(2) + self.factors.square().sum(2) + self.rest.square()
+
+    def kind_of(self, latents: Float[Tensor, "channels latent_channels latent_frames"]) -> int:
+        """The component that a recording's frames are likeliest of, each channel and frame taken for itself."""
+        frames = latents.detach().cpu().double().mT.flatten(0, 1)
+        centre, variance = self.centre.cpu().double(), self._variances().cpu().double().clamp_min(VARIANCE_FLOOR)
+        distance = frames.var(0, correction=0) + (frames.mean(0) - centre).square()
+        likelihood = -0.5 * (distance / variance + variance.log()).sum(1)
+        return int(torch.where(self.share.cpu() > 0, likelihood, -torch.inf).argmax())
 
     def sample(
-        self, latent_frames: int, *, count: int, generator: torch.Generator
+        self, latent_frames: int, *, count: int, generator: torch.Generator, kind: int | None = None
     ) -> Float[Tensor, "count latent_channels latent_frames"]:
-        """Draws ``count`` sequences, on the CPU in double precision: every device gives the same ones.
+        """Draws ``count`` sequences, of one component if it is given, on the CPU in double precision.
 
-        Noise is drawn frame by frame, so that a longer sequence starts like a shorter one of the same generator.
+        Every device gives the same ones. Noise is drawn frame by frame, so that a longer sequence starts like a
+        shorter one of the same generator.
         """
         part = {name: tensor.detach().cpu().double() for name, tensor in self.named_buffers()}
-        kind = torch.multinomial(part.pop("share"), count, replacement=True, generator=generator)
-        part = {name: tensor[kind] for name, tensor in part.items()}
+        share = part.pop("share")
+        if kind is None:
+            kinds = torch.multinomial(share, count, replacement=True, generator=generator)
+        else:
+            kinds = torch.full((count,), kind)
+        part = {name: tensor[kinds] for name, tensor in part.items()}
 
         def noise(*shape: int) -> Tensor:
             return torch.randn(count, *shape, generator=generator, device=generator.device).cpu().double()
