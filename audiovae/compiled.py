@@ -1,4 +1,4 @@
-"""The loops of phase reconstruction that a CPU spends its time in, compiled by numba to stay in its cache.
+"""The loops of bands and phases that a CPU spends its time in, compiled by numba to stay in its cache.
 
 Arrays are float32 and contiguous along the last axis. Rows are taken out before the inner loops: a compiler that knows
 where a row begins and ends can use the CPU's vector units on it.

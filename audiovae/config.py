@@ -46,11 +46,11 @@ class SpectrogramConfig(Settings):
     """Hz; lower edge of the lowest band."""
     f_max: Annotated[float, Field(gt=0)] = 22050.0
     """Hz; upper edge of the highest band."""
-    exponent: Annotated[float, Field(gt=0, le=1)] = 0.15
+    exponent: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Power that band amplitudes are raised to; a full-scale sine has about 1."""
-    mean: float = 0.27
+    mean: float = 0.128
     """Mean of the compressed bands over the training data."""
-    std: Annotated[float, Field(gt=0)] = 0.136
+    std: Annotated[float, Field(gt=0)] = 0.103
     """Their standard deviation."""
 
     @property

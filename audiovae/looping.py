@@ -1,9 +1,9 @@
 """Where the compiled loops work (see ``compiled``); apart from them, since numba is slow to import."""
 
 import numpy as np
+import torch
 from jaxtyping import Complex
 from torch import Tensor
-from torch import view_as_real as _view_as_real
 
 TINY = 1e-30
 """Added to squared magnitudes, so that zero divided by zero is zero."""
@@ -18,4 +18,4 @@ def has_loops(tensor: Tensor) -> bool:
 
 def pairs(spectrum: Complex[Tensor, "frames bins"]) -> np.ndarray:
     """Real and imaginary parts side by side, ``[frames, 2 * bins]``."""
-    return _view_as_real(spectrum).flatten(1).numpy()
+    return torch.view_as_real(spectrum).flatten(1).numpy()

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/steps_from_pca.py CORPUS... [--files 90] [--write audiovae/assets/README.md]
 
-CORPUS is a folder with `train` and `test` in it. It begins with plain PCA of log-mel segments: 256 mel bands in dB, of
-segments as long as a latent frame. PCA is fitted to files of `train`; sounds of files of `test` go through each way and
-its own band inversion and Griffin-Lim, at the quality standard.
+CORPUS is a folder with `train` and `test` in it. It begins with plain PCA of log-mel segments, each a latent frame
+long: half the components of 256 mels, or 128 mels, whose every value is kept. PCA is fitted to files of `train`;
+sounds of files of `test` go through each way and its own band inversion and Griffin-Lim, at the quality standard.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,10 +64,12 @@ def main() -> None:
     training, sounds, document = from_command_line(__doc__)
     codec = audiovae.load(device="cpu")
     config, model = codec.config.spectrogram, codec.checkpoint.model
-    hybrid, mel = Spectrogram(config), SpectrogramConfig(bank="mel")
+    hybrid, mels = Spectrogram(config), {count: SpectrogramConfig(bank="mel", n_bands=count) for count in (128, 256)}
     with torch.inference_mode():
         rows = {
-            "PCA of log-mel segments": by_pca(sounds, training, LogSpectrogram(mel), 0.0),
+            f"PCA of segments of {count} log-mel bands": by_pca(sounds, training, LogSpectrogram(mel), 0.0)
+            for count, mel in mels.items()
+        } | {
             "bands no narrower than a bin, instead of mels": by_pca(sounds, training, LogSpectrogram(config), 0.0),
             f"their power of {config.exponent:g}, instead of dB": by_pca(sounds, training, hybrid, 0.0),
             "errors weighted as heard": by_pca(sounds, training, hybrid, principal_components.SMOOTHING),
@@ -75,7 +77,7 @@ def main() -> None:
                 sounds, hybrid, lambda image: model.decode(model.encode(image[None, None]).mean)[0, 0]
             ),
             "true bands": heard(sounds, hybrid, lambda image: image),
-            "true mel bands": heard(sounds, LogSpectrogram(mel), lambda image: image),
+            "true mel bands, 256": heard(sounds, LogSpectrogram(mels[256]), lambda image: image),
         }
     text = table(HEADS, [[name, *cells] for name, cells in rows.items()])
     print(text)
