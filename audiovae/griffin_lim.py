@@ -29,7 +29,7 @@ FAST = Acceleration(0.99, 0.0, 1.0)
 ACCELERATED = Acceleration(0.99, 1.1, 1.25)
 """Nenov et al., with the best of 120 settings on music."""
 SEPARATE_ITERATIONS = 8
-"""Of a stereo recording's iterations at most so many, and at most half, are made by each channel for itself."""
+"""Of a stereo recording's iterations the last ones, at most so many, are made by each channel for itself."""
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def griffin_lim(
     middle, target_middle = _mean_channel(magnitude)[0], _mean_channel(target)
     start = _start_turns(framing, middle) if phase is None else phase.transpose(-1, -2).float() / (2 * math.pi)
     source = _from_turns(start.contiguous(), middle)
-    separate = min(SEPARATE_ITERATIONS, iterations // 2) if len(magnitude) > 1 else 0
+    separate = min(SEPARATE_ITERATIONS, iterations) if len(magnitude) > 1 else 0
     shared = iterations - separate
     if shared:  # the start has its magnitudes already
         source = _refined(framing, framing.synthesise(source)[0], target_middle, shared, acceleration)
