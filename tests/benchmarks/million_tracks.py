@@ -119,10 +119,11 @@ def _peak_mb() -> float:
 
 
 def encode_rate(folder: Path, workers: int) -> float:
-    """Seconds of one channel of the example clips that are encoded in a second, when all processes have started."""
+    """Seconds of one channel of the example clips that are encoded in a second, when all has started and compiled."""
     codec = audiovae.load(device="cpu")
+    codec.encode(next(EXAMPLES.glob("*.flac")))
     (folder / "clips").mkdir()
-    recordings = find_recordings([many_files(EXAMPLES, 60, folder / "clips")])
+    recordings = find_recordings([many_files(EXAMPLES, 240, folder / "clips")])
     warm = WARM_UP * workers
     (folder / "encoded").mkdir()
     seconds = whole(codec, recordings, folder / "encoded", workers, warm)
