@@ -159,11 +159,11 @@ def main() -> None:
         systems = [SYSTEMS[name](options.seconds) for name in options.systems]
         best = measure(systems, options.rounds)
     rows = [
-        [one.name, f"{one.parameters / 1e6:.1f} M", *(f"{options.seconds / wall:.3g}" for wall in best[one.name])]
-        for one in systems
+        [one.name, f"{one.parameters / 1e6:.1f} M", *(f"{options.seconds / wall:.3g}" for wall in (*walls, sum(walls)))]
+        for one, walls in ((one, best[one.name]) for one in systems)
     ]
     threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
-    text = table(["system", "parameters", f"encode, × real time, {threads}", "decode"], rows)
+    text = table(["system", "parameters", f"encode, × real time, {threads}", "decode", "both"], rows)
     print(text)
     if options.write:
         write_block(options.write, "peers", text)
