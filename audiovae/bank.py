@@ -11,8 +11,6 @@ from audiovae.looping import TINY, has_loops, pairs
 
 INVERSION_UPDATES = 5
 """Multiplicative updates of the inversion; more bring nothing on music."""
-SMALLEST = 1e-9
-"""Band amplitudes below it aren't told from 0 by the inversion."""
 
 
 class Bank(nn.Module):
@@ -84,17 +82,16 @@ class Bank(nn.Module):
             images = bands.reshape(-1, *bands.shape[-2:]).contiguous()
             magnitude = images.new_empty(len(images), self.filters.shape[1], images.shape[2])
             for image, found in zip(images.numpy(), magnitude.numpy(), strict=True):
-                compiled.invert_bands(image, *self.arrays, INVERSION_UPDATES, np.float32(SMALLEST), found)
+                compiled.invert_bands(image, *self.arrays, INVERSION_UPDATES, found)
             return magnitude.view(*bands.shape[:-2], *magnitude.shape[1:])
         magnitude = self.filters.mT @ bands
         for _ in range(INVERSION_UPDATES):
-            ratio = bands / (self.filters @ magnitude).clamp_min(SMALLEST)
-            magnitude = magnitude * (self.filters.mT @ ratio) / (self.column_sum + TINY)[:, None]
+            magnitude = magnitude * self.gains(magnitude.mT, bands.mT).mT
         return magnitude
 
     def gains(
         self, moduli: Float[Tensor, "*recordings frames bins"], bands: Float[Tensor, "*recordings frames n_bands"]
     ) -> Float[Tensor, "*recordings frames bins"]:
-        """What one such update multiplies the bins by."""
+        """What one update of the inversion multiplies the bins by."""
         ratio = bands / (moduli @ self.filters.mT + TINY)
         return ratio @ self.filters / (self.column_sum + TINY)

@@ -10,8 +10,9 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import njit
 
-TINY = np.float32(1e-30)
-"""Added to squared magnitudes, so that zero divided by zero is zero."""
+from audiovae import looping
+
+TINY = np.float32(looping.TINY)
 FRAMES_AT_ONCE = 128
 """Frames whose bands are inverted at a time: their magnitudes (0.5 MB) stay in the cache."""
 _NODES = np.cos(np.linspace(0, np.pi, 64))
@@ -163,7 +164,7 @@ def impose_bands(spectrum, bands, first_band, lower, upper, lower_share, upper_s
 
 @_compiled
 @no_type_check
-def invert_bands(bands, first_band, lower, upper, lower_share, upper_share, updates, smallest, magnitude):
+def invert_bands(bands, first_band, lower, upper, lower_share, upper_share, updates, magnitude):
     """Fills ``magnitude [bins, frames]`` for ``bands [n_bands, frames]``; see ``bank.Bank.inverted``.
 
     A block of frames at a time, and always of as many: what is computed for one doesn't depend on how many there are.
@@ -188,7 +189,7 @@ def invert_bands(bands, first_band, lower, upper, lower_share, upper_share, upda
             for band in range(n_bands):
                 row, goal = ratio[band], wanted[band]
                 for i in range(FRAMES_AT_ONCE):
-                    row[i] = goal[i] / max(row[i], smallest)
+                    row[i] = goal[i] / (row[i] + TINY)
             _multiply_by_bands(part, ratio, first_band, lower_share, upper_share)
         for k in range(len(first_band)):
             magnitude[k, first:last] = part[k, : last - first]

@@ -6,7 +6,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 TINY = 1e-30
-"""Added to squared magnitudes, so that zero divided by zero is zero."""
+"""Added to divisors, so that zero divided by zero is zero."""
 LOOPING_DEVICES = {"cpu"}
 """Where compiled loops are used."""
 

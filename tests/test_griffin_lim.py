@@ -400,6 +400,14 @@ def from_bands(sound: Tensor, *, iterations: int, **options) -> Tensor:
     return griffin_lim(magnitude, hop_length=HOP, iterations=iterations, **options)[0]
 
 
+def test_polar_loop_is_torchs_for_any_turns():
+    magnitude = torch.rand(3, 1025, generator=torch.Generator().manual_seed(0))
+    turns = torch.linspace(-2, 2, magnitude.numel()).view(magnitude.shape)
+    spectrum = torch.empty(3, 1025, dtype=torch.complex64)
+    compiled.polar(magnitude.numpy(), turns.numpy(), looping.pairs(spectrum))
+    torch.testing.assert_close(spectrum, torch.polar(magnitude, 2 * math.pi * turns), atol=1e-5, rtol=0)
+
+
 def test_a_bank_of_single_bins_changes_nothing():
     magnitude = stft(chord()).abs()[None]
     plain = griffin_lim(magnitude, hop_length=HOP, iterations=4)

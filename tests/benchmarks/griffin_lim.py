@@ -26,6 +26,7 @@ from torch import Tensor
 
 import audiovae
 from audiovae.audio import Audio
+from audiovae.bank import Bank
 from audiovae.codec import ITERATIONS, Codec
 from audiovae.evaluation.perceptual import zimtohrli_mos
 from audiovae.evaluation.reconstruction import spectral_convergence_db
@@ -128,7 +129,7 @@ def qualities(codec: Codec, clips: list[Tensor]) -> tuple[list[list[str]], Score
     And the score of standard from true bands, inversion timed.
     """
 
-    def inverted(bank: Tensor | None) -> dict[str, Method]:
+    def inverted(bank: Bank | None) -> dict[str, Method]:
         return {
             name: lambda bands, count=count: griffin_lim(
                 codec.spectrogram.magnitude(bands[None]), hop_length=HOP, iterations=count, bank=bank
@@ -139,10 +140,9 @@ def qualities(codec: Codec, clips: list[Tensor]) -> tuple[list[list[str]], Score
     magnitudes = [(clip, stft_magnitude(clip)[0]) for clip in clips]
     bands = [(clip, from_true_bands(codec, clip)) for clip in clips]
     decoded = [(clip, from_model(codec, clip)) for clip in clips]
-    filters = codec.spectrogram.bank
     columns = [
         score({name: ours(count) for name, count in ITERATIONS.items()}, magnitudes),
-        *(score(inverted(bank), sounds) for sounds in (bands, decoded) for bank in (None, filters)),
+        *(score(inverted(bank), sounds) for sounds in (bands, decoded) for bank in (None, codec.spectrogram.bank)),
     ]
     rows = [[name, str(count), *(str(column[name]) for column in columns)] for name, count in ITERATIONS.items()]
     return rows, columns[2]["standard"]
