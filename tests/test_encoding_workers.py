@@ -1,7 +1,11 @@
 """Processes that decode, and die in the middle of it."""
 
 import multiprocessing
+import signal
+import threading
+import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from conftest import noise, stereo
@@ -74,6 +78,79 @@ def test_a_recording_that_kills_two_workers_is_a_failure(
     first, second = encode_recordings(codec, recordings, settings_of(codec), workers=1)
     assert first.error == "the process that decoded it died, twice (signal 9)" and first.mean is None
     assert second.error is None
+
+
+def decoding_threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "audiovae-decoding"]
+
+
+def wait_for_the_end_of_decoding() -> None:
+    """Of itself: as when the interpreter ends, which waits for processes and asks nobody to end them."""
+    limit = time.monotonic() + 30
+    while decoding_threads() or multiprocessing.active_children():
+        assert time.monotonic() < limit, "decoding goes on"
+        time.sleep(0.05)
+
+
+def test_an_interrupt_while_decoding_starts_ends_it(
+    codec: Codec, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedThread(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            while not multiprocessing.active_children():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "Thread", InterruptedThread)
+    with pytest.raises(KeyboardInterrupt):
+        next(workers.prepared(recordings, Analysis(codec.config, 8, PIECE_LATENT_FRAMES), workers=2))
+    assert not decoding_threads() and not multiprocessing.active_children()
+
+
+def test_decoding_ends_though_a_second_interrupt_keeps_anyone_from_waiting(
+    codec: Codec, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptedThread(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "Thread", InterruptedThread)
+    messages = workers.prepared(recordings, Analysis(codec.config, 8, PIECE_LATENT_FRAMES), workers=2)
+    next(messages)
+    time.sleep(0.5)  # more messages than there is room for
+    with pytest.raises(KeyboardInterrupt):
+        messages.close()
+    wait_for_the_end_of_decoding()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
+def test_an_interrupt_that_wakes_another_thread_is_answered_too(codec: Codec, recordings: list[Recording]) -> None:
+    """As one that comes just before the wait: it leaves its mark, and nobody is woken."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    pool = workers._Pool(recordings, Analysis(codec.config, 8, PIECE_LATENT_FRAMES), "", workers=0)
+    ready, usual = threading.Event(), signal.signal(signal.SIGUSR1, stop)
+
+    def mark() -> None:
+        ready.wait()
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        time.sleep(2)
+        pool.messages.put("much later")
+
+    other = threading.Thread(target=mark)
+    other.start()
+    try:
+        ready.set()
+        with pytest.raises(KeyboardInterrupt):
+            pool.next_message()
+        assert pool.messages.empty()
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+        other.join()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from queue import Empty, Queue
+from queue import Empty, Full, Queue
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
@@ -25,6 +25,8 @@ MESSAGES_AHEAD = 32
 """Pieces (5 MB at most each) that wait for the model."""
 RECORDINGS_AHEAD = 4096
 """How far a recording may be decoded before its turn: the rows are written in order, and wait in memory."""
+LONGEST_WAIT_SECONDS = 0.2
+"""An interrupt that comes just before a thread waits doesn't wake it: it is answered when the wait has ended."""
 
 
 class Restart:
@@ -49,18 +51,16 @@ def prepared(
     with TemporaryDirectory(prefix="audiovae-") as folder:  # removed even if the processes are killed
         pool = _Pool(recordings, analysis, folder, workers=min(workers, len(recordings)))
         thread = Thread(target=pool.run, name="audiovae-decoding", daemon=True)
-        thread.start()
         try:
-            while (message := pool.messages.get()) is not None:
+            thread.start()
+            while (message := pool.next_message()) is not None:
                 if isinstance(message, BaseException):
                     raise message
                 yield message
         finally:
-            pool.stop.set()
+            pool.stop.set()  # heeded whatever becomes of this thread, even if a second interrupt ends it here
             while thread.is_alive():
-                with suppress(Empty):
-                    pool.messages.get(timeout=0.05)
-            thread.join()
+                thread.join(LONGEST_WAIT_SECONDS)
 
 
 class _Worker:
@@ -100,7 +100,10 @@ class _Worker:
 
 
 class _Pool:
-    """Hands recordings to workers and collects what they say; runs in a thread of its own."""
+    """Hands recordings to workers and collects what they say; runs in a thread of its own.
+
+    Whoever has set ``stop`` need not listen any more: the thread ends, and its workers with it.
+    """
 
     def __init__(self, recordings: Sequence[Recording], analysis: Analysis, folder: str, *, workers: int) -> None:
         self.recordings, self.analysis, self.folder = recordings, analysis, folder
@@ -111,10 +114,17 @@ class _Pool:
         self.open: set[int] = set()
         self.died: set[int] = set()
 
+    def next_message(self) -> Any:
+        """Waits for the next of ``messages``: a number and what is said of it, an error, or None at the end."""
+        while True:
+            with suppress(Empty):
+                return self.messages.get(timeout=LONGEST_WAIT_SECONDS)
+
     def run(self) -> None:
         last: BaseException | None = None
         try:
-            self.workers = [_Worker(self.analysis, self.folder) for _ in range(self.count)]
+            while len(self.workers) < self.count and not self.stop.is_set():
+                self.workers.append(_Worker(self.analysis, self.folder))
             while not self.stop.is_set():
                 self._hand_out()
                 if not self.open:
@@ -125,7 +135,12 @@ class _Pool:
         finally:
             for worker in self.workers:
                 worker.end()
-            self.messages.put(last)
+            self._tell(last)
+
+    def _tell(self, message: Any) -> None:
+        while not self.stop.is_set():
+            with suppress(Full):
+                return self.messages.put(message, timeout=LONGEST_WAIT_SECONDS)
 
     def _hand_out(self) -> None:
         for worker in self.workers:
@@ -149,7 +164,7 @@ class _Pool:
             if isinstance(message, Facts):
                 self.workers[place].index = None
                 self.open.discard(index)
-            self.messages.put((index, message))
+            self._tell((index, message))
             if self.stop.is_set():
                 return
 
