@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -363,6 +364,46 @@ def test_an_interrupt_before_there_are_commands_is_told_too(
     with pytest.raises(SystemExit) as end:
         start()
     assert (end.value.code, capsys.readouterr()) == (130, ("", "audiovae: interrupted\n"))
+
+
+def test_an_interrupt_while_libraries_load_is_answered() -> None:
+    code = """
+import signal
+import sys
+
+class Interrupting:
+    came = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.lib" and not self.came:
+            self.came = True
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from audiovae.__main__ import main
+
+main()
+"""
+    ran = python("-c", code, "info")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "audiovae: interrupted\n")
+
+
+def test_an_interrupt_while_results_move_waits_until_all_are_there(tmp_path: Path) -> None:
+    names_of_results = [f"{index}.txt" for index in range(3)]
+    for name in names_of_results:
+        (tmp_path / name).write_text("old")
+
+    def moved(_path: Path, target: Path, rename: Any = Path.replace) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return rename(_path, target)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", moved)
+        with result_folder(tmp_path, names_of_results, force=True) as folder:
+            for name in names_of_results:
+                (folder / name).write_text("new")
+    assert names(tmp_path) == names_of_results
+    assert [(tmp_path / name).read_text() for name in names_of_results] == ["new"] * 3
 
 
 def test_a_signal_to_end_leaves_nothing_half_made(checkpoint: Path, tmp_path: Path) -> None:
@@ -856,6 +897,15 @@ def start_training(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, text=True, start_new_session=True)
 
 
+def ended(process: subprocess.Popen[str]) -> list[str]:
+    """What a process that is to end says on stderr; all of its group is gone in any case."""
+    try:
+        return process.communicate(timeout=60)[1].splitlines(keepends=True)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def test_training_ends_with_its_state_saved_when_nobody_reads(quick: Path, music: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     often = ("--set", "training.checkpoint_every=100000", "--set", "training.validate_every=100000")
@@ -863,7 +913,7 @@ def test_training_ends_with_its_state_saved_when_nobody_reads(quick: Path, music
         assert process.stdout is not None and process.stderr is not None
         next(line for line in process.stdout if "/100000" in line)
         process.stdout.close()
-        (line,) = process.stderr
+        (line,) = ended(process)
     assert process.returncode == 1
     step = re.fullmatch(rf"audiovae: {run}: .* ended at step (\d+), state saved: --resume {run} goes on\n", line)
     assert step is not None and read_tensors(run / "state.safetensors", kind="state")[1]["step"] == step[1]
@@ -876,7 +926,7 @@ def test_a_signal_to_the_whole_group_ends_a_training_in_one_line(quick: Path, mu
         next(line for line in process.stdout if "/100000" in line)
         os.killpg(process.pid, signal.SIGTERM)
         process.stdout.close()
-        lines = [*process.stderr]
+        lines = ended(process)
     assert process.returncode == 130
     assert len(lines) == 1 and "interrupted after step" in lines[0], lines
 

@@ -1,7 +1,10 @@
 """Processes that decode, and die in the middle of it."""
 
 import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -42,9 +45,14 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
 
 
+def pids() -> list[int]:
+    """Those of the processes that decode."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+
+
 def kill_children() -> None:
-    for child in multiprocessing.active_children():
-        child.kill()
+    for pid in pids():
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(codec: Codec, recordings: list[Recording]) -> None:
@@ -124,33 +132,85 @@ def test_decoding_ends_though_a_second_interrupt_keeps_anyone_from_waiting(
     wait_for_the_end_of_decoding()
 
 
+class Stopped(Exception):
+    """What a signal's handler raises here: a KeyboardInterrupt that came late would end all tests."""
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
 def test_an_interrupt_that_wakes_another_thread_is_answered_too(codec: Codec, recordings: list[Recording]) -> None:
     """As one that comes just before the wait: it leaves its mark, and nobody is woken."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Stopped
 
     pool = workers._Pool(recordings, Analysis(codec.config, 8, PIECE_LATENT_FRAMES), "", workers=0)
-    ready, usual = threading.Event(), signal.signal(signal.SIGUSR1, stop)
+    answered = threading.Event()
 
     def mark() -> None:
-        ready.wait()
         time.sleep(0.3)
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-        time.sleep(2)
+        answered.wait(timeout=30)
         pool.messages.put("much later")
 
-    other = threading.Thread(target=mark)
-    other.start()
+    usual, other = signal.signal(signal.SIGUSR1, stop), threading.Thread(target=mark)
     try:
-        ready.set()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
+            other.start()
             pool.next_message()
         assert pool.messages.empty()
     finally:
-        signal.signal(signal.SIGUSR1, usual)
+        answered.set()
         other.join()
+        signal.signal(signal.SIGUSR1, usual)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be made to stand still")
+def test_a_worker_that_stands_still_in_the_middle_of_a_message_is_ended(
+    codec: Codec, recordings: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, standing = workers._Worker.receive, threading.Event()
+    calls = iter(range(9))
+
+    def receive_two(self: workers._Worker) -> Piece | Facts:
+        if next(calls) < 2:
+            return receive(self)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+        standing.set()
+        while True:
+            self.pipe.recv_bytes()  # the rest of what it had sent, and then nothing
+
+    monkeypatch.setattr(workers._Worker, "receive", receive_two)
+    messages = workers.prepared(recordings, Analysis(codec.config, 8, PIECE_LATENT_FRAMES), workers=1)
+    next(messages)
+    assert standing.wait(timeout=30)
+    messages.close()
+    assert not decoding_threads() and not multiprocessing.active_children()
+
+
+LEFT_OPEN = """
+import sys
+from pathlib import Path
+from audiovae.codec import load
+from audiovae.encoding import pipeline, workers
+from audiovae.encoding.inputs import find_recordings
+
+if __name__ == "__main__":
+    workers.MESSAGES_AHEAD = 1
+    pipeline.PIECE_LATENT_FRAMES = 24
+    codec = load(Path(sys.argv[1]), device="cpu")
+    recordings = find_recordings([Path(name) for name in sys.argv[2:]])
+    rows = pipeline.encode_recordings(codec, recordings * 9, pipeline.settings_of(codec), workers=1)
+    keep = [next(rows)], rows
+"""
+
+
+def test_rows_that_nobody_asked_for_do_not_keep_the_interpreter(recordings: list[Recording], tmp_path: Path) -> None:
+    checkpoint = save_tiny(tmp_path / "tiny.safetensors")
+    (tmp_path / "script.py").write_text(LEFT_OPEN)
+    words = [sys.executable, tmp_path / "script.py", checkpoint, *(one.path for one in recordings)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(list(map(str, words)), env=environment, check=True, timeout=120, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from audiovae.checkpoint import Facts, load_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
-from audiovae.interrupts import interrupts_held
+from audiovae.interrupts import children_deaf, interrupts_held
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
@@ -644,14 +644,31 @@ def test_on_cuda_a_stopped_run_goes_on(cache: Cache, tmp_path: Path) -> None:
     assert again.train() is not None
 
 
-def test_processes_started_while_interrupts_are_held_never_see_one() -> None:
-    with interrupts_held():
+def test_deaf_children_never_see_an_interrupt() -> None:
+    with children_deaf():
         child = multiprocessing.get_context("spawn").Process(target=print, args=("done",))
         child.start()
     assert child.pid is not None
     os.kill(child.pid, signal.SIGINT)
-    child.join()
+    child.join(timeout=60)
     assert child.exitcode == 0
+
+
+FORGOTTEN_CHILD = """
+import multiprocessing
+import time
+from audiovae.interrupts import children_deaf
+
+if __name__ == "__main__":
+    with children_deaf():
+        multiprocessing.get_context("spawn").Process(target=time.sleep, args=(3600,), daemon=True).start()
+"""
+
+
+def test_a_deaf_child_that_was_forgotten_does_not_keep_the_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FORGOTTEN_CHILD)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], env=environment, check=True, timeout=60)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(sounds_folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
         try:
+            # torch would import it, and swallow an interrupt that comes meanwhile.
+            import numpy  # noqa: F401
+
             return super().invoke(ctx)
         except (InputError, OSError, KeyboardInterrupt, MemoryError) as error:
             # A closed pipe (`| head`) is typer's to end quietly.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from audiovae.errors import InputError
+from audiovae.interrupts import interrupts_held
 
 
 def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
@@ -41,7 +42,8 @@ def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterato
         results.mkdir()
         yield results
         check_folder(folder, names, force=force)  # another process may have been faster
-        _move(results, folder, names)
+        with interrupts_held():
+            _move(results, folder, names)
     except InputError as error:
         raise InputError(str(error).replace(str(temporary / "results"), str(folder))) from error
     except OSError as error:

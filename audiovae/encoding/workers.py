@@ -12,14 +12,14 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from queue import Empty, Full, Queue
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Event, Thread, main_thread
 from typing import Any
 
 import torch
 
 from audiovae.encoding.inputs import Recording
 from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
-from audiovae.interrupts import interrupts_held
+from audiovae.interrupts import children_deaf
 
 MESSAGES_AHEAD = 32
 """Pieces (5 MB at most each) that wait for the model."""
@@ -58,7 +58,7 @@ def prepared(
                     raise message
                 yield message
         finally:
-            pool.stop.set()  # heeded whatever becomes of this thread, even if a second interrupt ends it here
+            pool.stop()
             while thread.is_alive():
                 thread.join(LONGEST_WAIT_SECONDS)
 
@@ -70,7 +70,7 @@ class _Worker:
         context = get_context("spawn")  # a fork of a process with torch's threads may hang
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=_work, args=(end, analysis, folder), daemon=True)
-        with interrupts_held():
+        with children_deaf():
             self.process.start()
         end.close()
         self.index: int | None = None
@@ -102,13 +102,13 @@ class _Worker:
 class _Pool:
     """Hands recordings to workers and collects what they say; runs in a thread of its own.
 
-    Whoever has set ``stop`` need not listen any more: the thread ends, and its workers with it.
+    After ``stop``, or when the interpreter ends, nobody need listen any more: the thread ends, and its workers with it.
     """
 
     def __init__(self, recordings: Sequence[Recording], analysis: Analysis, folder: str, *, workers: int) -> None:
         self.recordings, self.analysis, self.folder = recordings, analysis, folder
         self.messages: Queue[Any] = Queue(maxsize=MESSAGES_AHEAD)
-        self.stop = Event()
+        self.told_to_stop = Event()
         self.workers: list[_Worker] = []
         self.count, self.next = workers, 0
         self.open: set[int] = set()
@@ -120,12 +120,23 @@ class _Pool:
             with suppress(Empty):
                 return self.messages.get(timeout=LONGEST_WAIT_SECONDS)
 
+    def stop(self) -> None:
+        """Ends workers in the middle of anything, and with them whoever waits for their words."""
+        self.told_to_stop.set()
+        for worker in list(self.workers):
+            worker.process.kill()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all that is left to do is to end."""
+        return self.told_to_stop.is_set() or not main_thread().is_alive()
+
     def run(self) -> None:
         last: BaseException | None = None
         try:
-            while len(self.workers) < self.count and not self.stop.is_set():
+            while len(self.workers) < self.count and not self.stopped:
                 self.workers.append(_Worker(self.analysis, self.folder))
-            while not self.stop.is_set():
+            while not self.stopped:
                 self._hand_out()
                 if not self.open:
                     break
@@ -138,7 +149,7 @@ class _Pool:
             self._tell(last)
 
     def _tell(self, message: Any) -> None:
-        while not self.stop.is_set():
+        while not self.stopped:
             with suppress(Full):
                 return self.messages.put(message, timeout=LONGEST_WAIT_SECONDS)
 
@@ -160,12 +171,14 @@ class _Pool:
             try:
                 message: Message = worker.receive()
             except (EOFError, OSError):
+                if self.stopped:
+                    return
                 message = self._replace(place, index)
             if isinstance(message, Facts):
                 self.workers[place].index = None
                 self.open.discard(index)
             self._tell((index, message))
-            if self.stop.is_set():
+            if self.stopped:
                 return
 
     def _replace(self, place: int, index: int) -> Message:

@@ -4,6 +4,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from audiovae.interrupts import interrupts_held
 from audiovae.latent_dataset.schema import DatasetSettings, Row
 from audiovae.latent_dataset.shards import ENCODED, FAILURES, next_shard, row_bytes, write_shard
 
@@ -60,16 +61,20 @@ class ShardWriter:
     def _hand_over(self) -> None:
         self._wait()
         if self.rows:
-            rows = self.rows
-            self._start()
-            self.writing = self.background.submit(self._write, rows)
+            with interrupts_held():
+                self.writing = self.background.submit(self._write, self.rows)
+                self._start()
 
     def _wait(self) -> None:
-        if self.writing is not None:
-            writing, self.writing = self.writing, None
+        """An interrupt while it waits is no refusal: what is written is waited for again, when this is closed."""
+        if self.writing is None:
+            return
+        try:
+            self.writing.result()
+        except Exception:
             self.refused = True
-            writing.result()
-            self.refused = False
+            raise
+        self.writing = None
 
     def _write(self, rows: list[Row]) -> None:
         for kind, some in (

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from audiovae.checkpoint import Checkpoint, Facts, save_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
-from audiovae.interrupts import interrupts_held
+from audiovae.interrupts import children_deaf
 from audiovae.model.posterior import Posterior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
@@ -176,8 +176,7 @@ class Trainer:
             multiprocessing_context="spawn" if workers else None,
             pin_memory=accelerator.device.type == "cuda",
         )
-        with interrupts_held():
-            # The workers inherit this: Ctrl-C is the training process's to answer, and it ends them.
+        with children_deaf():
             batches = iter(loader)
         for waveform in batches:
             yield waveform.to(accelerator.device, non_blocking=True)
