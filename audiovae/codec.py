@@ -19,6 +19,7 @@ from audiovae.decoded_level import estimated_level_db, level_db_of
 from audiovae.errors import InputError
 from audiovae.griffin_lim import griffin_lim
 from audiovae.latents import Latents, count_latent_frames
+from audiovae.level import level_db
 from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
 from audiovae.resampling import Resampler, exactly
@@ -37,6 +38,9 @@ FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
 FIRST_LATENT_FRAMES = 128
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
+
+FEWEST_LATENT_FRAMES = 2
+"""Of so few, what is loud may lie beyond the sound's end: its level is measured, not told by its frames."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ class Codec:
             blocks = self._waveform_blocks(_regrouped(magnitudes, frames), frames, ITERATIONS[quality])
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
-        return exactly(blocks, latents.samples)
+        blocks = exactly(blocks, latents.samples)
+        return blocks if latents.latent_frames > FEWEST_LATENT_FRAMES else _levelled(blocks, latents.level_db)
 
     def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
@@ -238,6 +243,12 @@ def _check_audio(audio: Audio) -> None:
         raise InputError(f"{name}: has {audio.channels} channels, only mono and stereo are supported")
     if not audio.waveform.isfinite().all():
         raise InputError(f"{name}: contains NaN or infinity")
+
+
+def _levelled(blocks: Iterator[Float[Tensor, "channels samples"]], wanted_db: float) -> Iterator[Tensor]:
+    waveform = torch.cat(list(blocks), dim=-1)
+    there_db = level_db(waveform)
+    yield waveform * (1 if there_db == -math.inf else 10 ** ((wanted_db - there_db) / 20))
 
 
 def _silence(channels: int, samples: int, block_samples: int) -> Iterator[Float[Tensor, "channels samples"]]:

@@ -13,6 +13,10 @@ import soundfile
 class Forward(soundfile.SoundFile):
     """Is read onwards only: soundfile's seek after each read loses MP3's bit reservoir, which is heard as glitches."""
 
+    def __init__(self, path: bytes) -> None:
+        with quiet_mp3(os.path.splitext(path)[1][1:].upper().decode(errors="replace")):
+            super().__init__(path)
+
     def seekable(self) -> bool:
         """No, whatever the file."""
         return False

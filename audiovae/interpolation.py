@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -81,6 +81,7 @@ def blends(
     codec: Codec | None = None,
 ) -> Iterator[Latents]:
     """``blend`` by each of the weights: the steps of a path, whose pitches are compared once if lengths allow it."""
+    _refuse_unknown(path, fit, align)
     codec, pitches = _codec_of(latents, codec, align), None
     for shares in (_normalised(one, len(latents)) for one in weights):
         aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
@@ -179,6 +180,7 @@ def interpolate_curve(
     """
     mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
     shares = [1.0 - mean_weight, mean_weight]
+    _refuse_unknown(path, fit, align)
     codec = _codec_of([a, b], codec, align)
     aligned = to_one_time_axis([a, b], shares, fit=fit, config=_config_of(codec))
     means = aligned.means
@@ -218,6 +220,12 @@ def _options(path: PathShape, fit: Fit, align: Align) -> str:
     """What differs from the usual, for the provenance."""
     chosen = {"path": (path, "linear"), "fit": (fit, "stretch"), "align": (align, "pitch")}
     return "".join(f", {name}={value}" for name, (value, usual) in chosen.items() if value != usual)
+
+
+def _refuse_unknown(path: str, fit: str, align: str) -> None:
+    for name, value, choices in (("path", path, PathShape), ("fit", fit, Fit), ("align", align, Align)):
+        if value not in get_args(choices):
+            raise InputError(f"{name} {value}: must be one of {', '.join(get_args(choices))}")
 
 
 def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> Codec | None:

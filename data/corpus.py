@@ -1,12 +1,15 @@
 """What the corpora share: mono 44.1 kHz FLAC files under train/, valid/ and test/, and a manifest of them."""
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from itertools import islice
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -44,6 +47,18 @@ def write_flac(path: Path, audio: np.ndarray) -> None:
     temporary = path.with_suffix(".part")
     soundfile.write(temporary, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     temporary.replace(path)
+
+
+def end_with_parent() -> None:
+    """For a pool's processes: those of a recipe that was killed would wait for ever for more to do."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def build(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import SAMPLE_RATE, Row, build, rms
+from corpus import SAMPLE_RATE, Row, build, end_with_parent, rms
 from soundfont import DRUMS, Note, family, origin, render
 
 VOICES = (*range(120), DRUMS)  # General MIDI without its sound effects
@@ -129,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    with ProcessPoolExecutor(arguments.jobs) as pool:
+    with ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool:
         build(arguments.out, plan_all(arguments), make, pool)
 
 

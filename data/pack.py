@@ -5,6 +5,7 @@ ROOT/decoded.json, written last, what training needs of them. A recording that w
 """
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
 from audiovae.level import level_db
 from audiovae.training.decoded import DECODED_AUDIO, DECODED_INDEX, Source
 from audiovae.whole_file import whole_file
@@ -43,25 +45,25 @@ class Pack:
     """A corpus being written; what an earlier process wrote of it is kept, and ended where it was whole."""
 
     def __init__(self, root: Path, recipe: Row) -> None:
-        """Raises InputError if the folder holds what another recipe made, or the disk refuses."""
+        """Raises InputError if another process fills the folder, another recipe made it, or the disk refuses."""
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        self._open = ExitStack()
+        self._open.enter_context(locked(root))
         _agree(root / RECIPE, recipe)
         (root / DECODED_INDEX).unlink(missing_ok=True)
         (root / DECODED_AUDIO).touch()
         self.rows = _whole_rows(read_rows(root / MANIFEST), (root / DECODED_AUDIO).stat().st_size)
         _write_rows(root / MANIFEST, self.rows)
-        self._audio = (root / DECODED_AUDIO).open("r+b", buffering=0)
+        self._audio = self._open.enter_context((root / DECODED_AUDIO).open("r+b", buffering=0))
         self._audio.truncate(2 * self.samples)
         self._audio.seek(2 * self.samples)
-        self._manifest = (root / MANIFEST).open("a", encoding="utf-8")
+        self._manifest = self._open.enter_context((root / MANIFEST).open("a", encoding="utf-8"))
 
     def __enter__(self) -> "Pack":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        self._audio.close()
-        self._manifest.close()
+        self._open.close()
 
     @property
     def samples(self) -> int:

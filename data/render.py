@@ -19,9 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import soundfile
@@ -30,7 +29,7 @@ import soxr
 import notes
 import scores
 from audiovae.errors import InputError
-from corpus import SAMPLE_RATE, Job, Row, in_order, read_rows
+from corpus import SAMPLE_RATE, Job, Row, end_with_parent, in_order, read_rows
 from pack import Pack, Recording, recording
 
 JOBS_AHEAD = 4  # of each process: it is never idle, and memory stays small
@@ -117,21 +116,9 @@ def render(bundle: Path, out: Path, *, hours: float, seed: int, jobs: int) -> st
         # Forked from a process without threads, which has imported what takes seconds.
         context = get_context("forkserver")
         context.set_forkserver_preload(["torch", "soundfile", "soxr"])
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
             speeds = _fill(pack, plan(bundle, Path(scratch), hours, seed), pool, jobs, hours)
         return f"{pack.finish()}\n{speeds}"
-
-
-def _end_with_parent() -> None:
-    """Otherwise the processes of a rendering that was killed would wait for ever for more to do."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def _fill(pack: Pack, tasks: Iterator[Task], pool: ProcessPoolExecutor, jobs: int, hours: float) -> str:

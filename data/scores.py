@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import midi
-from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, rms, split_of
+from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, end_with_parent, rms, split_of
 from soundfont import Note, origin, render
 
 # General MIDI programmes, from the highest part to the lowest
@@ -182,7 +182,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(arguments.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool,
+    ):
         folder = arguments.midi
         if folder.is_file():
             folder = Path(scratch)

@@ -63,7 +63,7 @@ def main(archive: Path, arguments: list[str]) -> None:
     path = os.pathsep.join([str(bundle / "code"), str(bundle / "site")])
     (out / "environment.sh").write_text(f"export PYTHONPATH='{path}'\n")
     command = [sys.executable, str(bundle / "code" / "data" / "render.py"), str(bundle), *arguments]
-    sys.exit(subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=False).returncode)
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})  # signals are then the rendering's to answer
 
 
 if __name__ == "__main__":

@@ -334,8 +334,10 @@ def test_a_damaged_mp3_makes_its_decoder_say_nothing(
     content = bytearray((tmp_path / "a.mp3").read_bytes())
     content[5_000:8_000:7] = bytes(len(content[5_000:8_000:7]))
     (tmp_path / "a.mp3").write_bytes(content)
-    with suppress(InputError):
-        Audio.load(tmp_path / "a.mp3")
+    (tmp_path / "cut.mp3").write_bytes(content[: len(content) // 3])  # its header promises more
+    for name in ("a.mp3", "cut.mp3"):
+        with suppress(InputError):
+            Audio.load(tmp_path / name)
     sys.stderr.write("ours")
     assert capfd.readouterr().err == "ours"
 

@@ -685,6 +685,21 @@ def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_pa
     assert line == f"{dataset}: no encoded recording is named e.wav"
 
 
+def test_a_name_is_told_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "two  spaces.wav"
+    bad.write_text("no audio")
+    line = refuse("reconstruct", bad, "--out", tmp_path / "out.wav", "--checkpoint", checkpoint)
+    assert line.startswith(f"{bad}: damaged or not audio")
+
+
+def test_a_damaged_shard_is_told_of(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    words = ("encode", clips / "b.wav", "--out", tmp_path / "latents", "--checkpoint", checkpoint)
+    work(*words)
+    (tmp_path / "latents" / "latents-000000.parquet").write_text("damaged")
+    told = call(*words).stderr
+    assert told.startswith(f"audiovae: {tmp_path}/latents/.damaged-latents-000000.parquet: was damaged and set aside; ")
+
+
 def test_encode_lists_what_failed_and_exits_with_1(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_text("no audio")
@@ -838,6 +853,11 @@ def test_train_makes_a_model_that_the_other_commands_take(quick: Path, music: Pa
         "generate", "--count", 1, "--duration", 0.2, "--checkpoint", run / "model.safetensors", "--out", tmp_path / "g"
     )
     assert refuse(*words).startswith(f"{run}: not empty (--resume {run} continues")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    line = refuse(*[mine if word == run else word for word in words])
+    assert line.startswith(f"{mine}: not empty, and no run: use another folder")
     result = call("train", "--resume", run, "--set", "training.steps=6", "--json", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["steps"] == 6
@@ -941,6 +961,7 @@ def test_train_refuses_what_it_cannot_use(quick: Path, music: Path, tmp_path: Pa
     assert "run: not a run that can be resumed: it has no config.json" in refuse("train", "--resume", run)
     assert "is missing" in misuse("train", quick, "--data", music)
     assert "CONFIG" in misuse("train", "--data", music, "--out", run)
+    assert "such as --from bundled" in misuse("train", "finetune", *rest)
     assert "leave out CONFIG" in misuse("train", quick, "--resume", run)
     (tmp_path / "empty").mkdir()
     words = ("train", quick, "--data", tmp_path / "empty", "--out", run, "--device", "cpu")

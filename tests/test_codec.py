@@ -151,6 +151,14 @@ def test_long_recordings_come_in_blocks(codec: Codec):
     assert torch.equal(torch.cat(blocks, dim=1), codec.decode(latents, quality="draft").waveform)
 
 
+@pytest.mark.parametrize("sample_rate", [44_100, 8_000])
+@pytest.mark.parametrize("samples", [1, 7, 100, 700])
+def test_the_shortest_sounds_keep_their_level(codec: Codec, samples: int, sample_rate: int):
+    sound = Audio(noise(samples=samples, channels=2), sample_rate)
+    back = codec.decode(codec.encode(sound), quality="draft")
+    assert level_db(back.waveform) == pytest.approx(level_db(sound.waveform), abs=0.01)
+
+
 @pytest.mark.parametrize("block_seconds", [0.1, 2.0])
 def test_blocks_have_the_length_that_was_asked_for(codec: Codec, block_seconds: float):
     latents = codec.encode(recording(5.0, channels=2))

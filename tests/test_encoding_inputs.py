@@ -117,11 +117,13 @@ def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Pat
 def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.tar").write_text("not a tar archive")
+    (tmp_path / "a.tar.gz").write_text("compressed")
     (tmp_path / "empty.txt").write_text("\n")
     for name, reason in {
         "empty": "no audio files in it",
         "missing": "no such file or folder",
         "a.tar": "not a tar archive, or a compressed one",
+        "a.tar.gz": "not a tar archive, or a compressed one",
         "empty.txt": "no audio files in it",
         "x" * 300: "File name too long",
     }.items():

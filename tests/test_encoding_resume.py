@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import pyarrow.parquet as pq
 import pytest
 import torch
 from encoding_stand_in import SETTINGS, content, encode, make_music, run
@@ -34,9 +35,37 @@ def test_a_damaged_shard_is_set_aside_and_made_again(music: Path, tmp_path: Path
     data[data.index(b"00007.wav")] ^= 0xFF
     last.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "flipped": data}[damage])
     outcome = run(music, dataset)
-    assert outcome.damaged == [last] and outcome.encoded > 0
+    aside = dataset / f".damaged-{last.name}"
+    assert outcome.damaged == [aside] and outcome.encoded > 0
     assert content(dataset) == expected
-    assert (dataset / f".damaged-{last.name}").exists()
+    last.unlink()  # written in place, it would change under whoever has it mapped
+    last.write_bytes(b"damaged again")
+    assert run(music, dataset).damaged == [aside.with_name(f"{aside.name}.2")]
+    assert aside.exists() and aside.with_name(f"{aside.name}.2").read_bytes() == b"damaged again"
+
+
+@pytest.mark.parametrize("refused", ["open_shard", "read"])
+def test_a_shard_that_the_disk_refuses_stays_where_it_is(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    dataset = tmp_path / "damaged tapes"
+    run(music, dataset)
+    before, opened = find_shards(dataset), pq.ParquetFile
+
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def open_unreadable(*arguments: Any, **options: Any) -> pq.ParquetFile:
+        file = opened(*arguments, **options)
+        monkeypatch.setattr(file, "read", refuse)
+        return file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "ParquetFile", refuse if refused == "open_shard" else open_unreadable)
+        with pytest.raises(InputError, match=r"latents-000000\.parquet: Input/output error$"):
+            run(music, dataset)
+    assert find_shards(dataset) == before
+    assert run(music, dataset).done_before == 6
 
 
 def test_changed_files_are_told_of_and_done_again_when_asked(music: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.codec import Codec
+from audiovae.errors import InputError
 from audiovae.evaluation import records, run
 from audiovae.evaluation.in_betweens import Rows, ways_of
 from audiovae.evaluation.summary import Summary
@@ -112,6 +113,17 @@ def test_models_are_compared_by_name(checkpoint: Path, clips: Path, tmp_path: Pa
     assert list(ways) == ["VAE", "PCA", "AE", "true bands", "true magnitudes"]
     assert len(figures["clips"]) == 1 and figures["fd_mfcc"]["AE"]["in-betweens"] is None
     assert "true magnitudes" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_full_disk_is_not_the_clips_fault(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_to_write(path: Path, *_arguments: object, **_options: object) -> None:
+        raise InputError(f"{path}: can't be written: No space left on device")
+
+    monkeypatch.setattr(records, "write_tensors", refuse_to_write)
+    line = refuse(*evaluate(clips, "--checkpoint", checkpoint, "--out", tmp_path / "out"))
+    assert re.fullmatch(rf"{tmp_path}/out/\S+: can't be written: No space left on device", line)
 
 
 def test_wrong_usage_is_said(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

@@ -39,6 +39,18 @@ def test_python_runs_as_it_stands(folder: Path):
     assert (folder / "between.wav").stat().st_size > 100_000
 
 
+def test_pandas_runs_as_it_stands_though_a_recording_failed(folder: Path):
+    from typer.testing import CliRunner
+
+    from audiovae.cli import app
+
+    (folder / "MUSIC_FOLDER" / "bad.wav").write_text("no sound")
+    words = ["encode", str(folder / "MUSIC_FOLDER"), "--out", str(folder / "latents")]
+    assert CliRunner().invoke(app, words).exit_code == 1
+    script = blocks("python", "A dataset of latents") + "assert mean.shape == (row.channels, 512, row.latent_frames)\n"
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=folder, check=True)
+
+
 def test_streaming_runs_as_it_stands(folder: Path):
     encode = 'import audiovae\ncodec = audiovae.load()\na, played = codec.encode("A.wav"), []\nplay = played.append\n'
     check = "assert sum(block.shape[1] for block in played) == a.samples\n"

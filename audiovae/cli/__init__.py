@@ -18,6 +18,7 @@ from audiovae.cli.datasets import decode, encode
 from audiovae.cli.evaluation import evaluate
 from audiovae.cli.models import info, train
 from audiovae.cli.morphing import interpolate
+from audiovae.cli.report import one_line
 from audiovae.cli.sounds import generate, reconstruct
 from audiovae.errors import InputError
 
@@ -55,7 +56,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     words = {KeyboardInterrupt: "interrupted", MemoryError: "not enough memory"}
-    return " ".join(str(error).split()) or words.get(type(error), type(error).__name__)
+    return one_line(" ".join(str(error).splitlines())) or words.get(type(error), type(error).__name__)
 
 
 app = typer.Typer(

@@ -44,7 +44,7 @@ WorkersOption = Annotated[
 RayOption = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS|local", help="Encode on a Ray cluster, with --device cuda on its GPUs; see audiovae[ray]."
+        metavar="ADDRESS|local", help="Encode on a Ray cluster, with --device cuda on its GPUs; see audiovae\\[ray]."
     ),
 ]
 
@@ -104,7 +104,8 @@ def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> No
     from audiovae.cli.sound_folder import describe_codec
 
     for shard in outcome.damaged:
-        typer.echo(f"audiovae: {shard}: damaged, its recordings were encoded again", err=True)
+        told = "was damaged and set aside; of its recordings only those that are given now were encoded again"
+        typer.echo(one_line(f"audiovae: {shard}: {told}"), err=True)
     for failure in outcome.failures[:SHOWN_FAILURES]:
         typer.echo(one_line(f"audiovae: {failure.source}: {failure.reason}"), err=True)
     line = f"{outcome.encoded} encoded, {outcome.done_before} done before, {len(outcome.failures)} failed"

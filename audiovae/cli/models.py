@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from audiovae.training.run import Outcome, Run, Watch
 
 SHOWN_SKIPPED = 5
+TUNING = "finetune"
+"""The bundled config that is of no use from the start."""
 
 
 def train(
@@ -93,6 +95,10 @@ def _refuse_wrong_usage(
     for name, value in (("CONFIG", config), ("--data", data), ("--out", out)):
         if value is None:
             raise typer.BadParameter("is missing (or --resume RUN instead)", param_hint=name)
+    if config == TUNING and start is None:
+        raise typer.BadParameter(
+            f"is missing: {TUNING} tunes a trained model, such as --from bundled", param_hint="--from"
+        )
 
 
 class _Bars:

@@ -30,7 +30,9 @@ def interpolate(
     ] = None,
     weight: Annotated[
         list[float] | None,
-        typer.Option(help="A place between A (0) and B (1), repeatable; of more clips, once for each: their blend."),
+        typer.Option(
+            help="A place between A (0) and B (1), or beyond; repeatable. Of more clips, once for each: their blend."
+        ),
     ] = None,
     curve: Annotated[
         str | None, typer.Option(metavar="T:W,...", help='One file that moves in time, as in "0:0,1:1" or "0s:0,3s:1".')

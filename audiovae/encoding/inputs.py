@@ -142,7 +142,7 @@ def _expand(given: str) -> tuple[str, dict[str, Place]]:
     match path.suffix.lower():
         case ".txt" | ".jsonl":
             return top, _listed(given, top, _text(path))
-        case ".tar":
+        case ".tar" | ".gz" | ".tgz" | ".bz2" | ".xz" | ".zst" | ".zip":
             return top, dict(_members(path))
     return top, {os.path.abspath(path): None}
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from audiovae.encoding.preparation import checksum, look_at
 from audiovae.encoding.remote import Looks, scheme_of
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import OK, DatasetSettings, text_name
-from audiovae.latent_dataset.shards import find_shards, keep_rows, read_facts, shard_settings
+from audiovae.latent_dataset.shards import DamagedShard, find_shards, keep_rows, read_facts, shard_settings
 
 Redo = Literal["missing", "changed", "content", "all"]
 """Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
@@ -48,7 +49,7 @@ class Plan:
     changed: int = 0
     """Of those done: recordings that are not what they were when they were encoded."""
     damaged: list[Path] = field(default_factory=list)
-    """Shards that can't be read; they were set aside, and their recordings are missing."""
+    """Shards that make no sense, under the names by which they were set aside; their recordings are missing."""
 
 
 def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetSettings, *, redo: Redo) -> Plan:
@@ -77,9 +78,12 @@ def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetS
 
 
 def _set_aside(shard: Path) -> Path:
-    """Hides a damaged shard, for whoever would save what is left in it; returns its old name."""
-    os.replace(shard, shard.with_name(f".damaged-{shard.name}"))
-    return shard
+    """Hides a damaged shard, for whoever would save what is left in it; returns its new name."""
+    endings = chain([""], (f".{number}" for number in count(2)))
+    names = (shard.with_name(f".damaged-{shard.name}{ending}") for ending in endings)
+    aside = next(name for name in names if not name.exists())
+    os.replace(shard, aside)
+    return aside
 
 
 def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Path], dict[str, _Held]]:
@@ -91,9 +95,7 @@ def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Pa
         try:
             facts = read_facts(shard)
             made_with = shard_settings(shard)
-        except InputError as error:
-            if "damaged" not in str(error):
-                raise
+        except DamagedShard:
             plan.damaged.append(_set_aside(shard))
             continue
         _refuse_others(dataset, made_with, settings)
@@ -198,8 +200,6 @@ def _take_out(shards: list[Path], out: set[tuple[int, int]]) -> list[Path]:
         keep[rows] = False
         try:
             keep_rows(shards[shard], pa.array(keep))
-        except InputError as error:
-            if "damaged" not in str(error):
-                raise
+        except DamagedShard:
             damaged.append(_set_aside(shards[shard]))
     return damaged

@@ -41,7 +41,7 @@ class Outcome:
     elapsed_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
-    """Shards that couldn't be read and were set aside, under a hidden name."""
+    """Shards that made no sense, under the hidden names by which they were set aside."""
     shards: list[Path] = field(default_factory=list)
     """Written by this run."""
     stopped: bool = False

@@ -73,12 +73,16 @@ class Record:
         return {way: data.numpy().tobytes() for way, data in with_prefix(self.tensors, "mp3.").items()}
 
 
+class RecordRefused(InputError):
+    """The disk is to blame, not the clip."""
+
+
 def record_clip(
     clip: Clip, codecs: Mapping[str, Codec], folder: Path, *, quality: str, shown: bool, force: bool
 ) -> Record:
     """Measures a clip, or reads what an earlier run measured with the same models, quality and packages.
 
-    Raises InputError if the clip can't be used, or the record can't be written.
+    Raises InputError if the clip can't be used, and RecordRefused if the record can't be written.
     """
     path = folder / f"{_key(clip, codecs, quality, shown)}.safetensors"
     if path.exists() and not force:
@@ -87,13 +91,14 @@ def record_clip(
         except (InputError, LookupError, TypeError, AttributeError, ValueError):
             pass  # damaged: it is measured again
     measures, tensors = _measure(clip, codecs, quality, shown)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(
-        path,
-        tensors,
-        {"clip": os.fsencode(clip.path).decode(errors="backslashreplace"), "measures": to_json(measures)},
-        force=True,
-    )
+    header = {"clip": os.fsencode(clip.path).decode(errors="backslashreplace"), "measures": to_json(measures)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, tensors, header, force=True)
+    except OSError as error:
+        raise RecordRefused(f"{folder}: can't be made: {error.strerror}") from error
+    except InputError as error:
+        raise RecordRefused(str(error)) from error
     return _read(path, clip, codecs)
 
 

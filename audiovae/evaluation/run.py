@@ -24,7 +24,7 @@ from audiovae.evaluation.latent_use import LatentUse, latent_use
 from audiovae.evaluation.musicnn import why_not_musicnn
 from audiovae.evaluation.perceptual import why_not_zimtohrli
 from audiovae.evaluation.realism import fit_prior, realism
-from audiovae.evaluation.records import TARGET, TRUE_BANDS, TRUE_MAGNITUDES, Record, record_clip
+from audiovae.evaluation.records import TARGET, TRUE_BANDS, TRUE_MAGNITUDES, Record, RecordRefused, record_clip
 from audiovae.evaluation.summary import Summary, summarise
 
 PCA = "PCA"
@@ -97,6 +97,8 @@ def evaluate(
     for index, clip in enumerate(clips):
         try:
             records.append(record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force))
+        except RecordRefused:
+            raise
         except (InputError, OSError) as error:
             failures.append(Failure(str(clip.path), str(error).removeprefix(f"{clip.path}: ")))
         progress(index + 1, total)

@@ -18,7 +18,13 @@ ENCODED, FAILURES = "latents", "latents-failed"
 """Failures have shards of their own: to try them again, no latents need to be written again."""
 ROW_GROUP_BYTES = 1 << 20
 """A row group is the least that can be read: small, so that one recording of many is soon found."""
+
+
 _NAME = re.compile(rf"({FAILURES}|{ENCODED})-(\d+)\.parquet")
+
+
+class DamagedShard(InputError):
+    """A file that is no shard, or no longer: it can be read, and what is in it makes no sense."""
 
 
 def find_shards(dataset: Path) -> list[Path]:
@@ -48,10 +54,15 @@ def open_shard(path: Path, *, checksums: bool = False) -> "pq.ParquetFile":
 
     try:
         return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checksums)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: damaged, or not a Parquet file") from error
+        _raise_if_refused(path, error)
+        raise DamagedShard(f"{path}: damaged, or not a Parquet file") from error
+
+
+def _raise_if_refused(path: Path, error: Exception) -> None:
+    """A disk that refuses says nothing about what is on it."""
+    if isinstance(error, OSError) and error.errno:
+        raise InputError(f"{path}: {os.strerror(error.errno)}") from error
 
 
 def shard_settings(path: Path) -> DatasetSettings:
@@ -60,7 +71,7 @@ def shard_settings(path: Path) -> DatasetSettings:
         settings, there = DatasetSettings.from_metadata(file.schema_arrow.metadata, path), file.schema_arrow
     for column in schema(settings):
         if column.name not in there.names or there.field(column.name).type != column.type:
-            raise InputError(f"{path}: damaged: has no column {column.name} of {column.type}")
+            raise DamagedShard(f"{path}: damaged: has no column {column.name} of {column.type}")
     return settings
 
 
@@ -73,7 +84,8 @@ def read_facts(path: Path) -> "pa.Table":
         try:
             return file.read(names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
+            _raise_if_refused(path, error)
+            raise DamagedShard(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
 
 
 def write_shard(path: Path, rows: Sequence[Row], settings: DatasetSettings) -> None:
@@ -104,7 +116,8 @@ def read_rows(file: "pq.ParquetFile", group: int, path: Path) -> "pa.Table":
     try:
         return file.read_row_group(group, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
+        _raise_if_refused(path, error)
+        raise DamagedShard(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
 
 
 def _row_groups(rows: Sequence[Row]) -> list[list[Row]]:

@@ -54,6 +54,8 @@ class LatentDataset(Dataset[Tensor]):
         table = pa.concat_tables(facts)
         keep = np.array(table["status"].to_numpy() == OK, dtype=bool)
         if crop_latent_frames is not None:
+            if crop_latent_frames < 1:
+                raise InputError(f"crop_latent_frames {crop_latent_frames}: must be at least 1")
             keep &= table["latent_frames"].fill_null(0).to_numpy() >= crop_latent_frames
             if not keep.any():
                 raise InputError(f"{path}: no recording in it is as long as {crop_latent_frames} latent frames")

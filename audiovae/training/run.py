@@ -184,6 +184,8 @@ def _refuse_used(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        if not (folder / CONFIG_FILE).exists():
+            raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
         raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
 
 
