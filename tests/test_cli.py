@@ -685,6 +685,19 @@ def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_pa
     assert line == f"{dataset}: no encoded recording is named e.wav"
 
 
+def test_a_part_is_called_what_it_is_called_in_the_whole(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    for name in ("a.wav", "a.flac"):
+        Audio.load(clips / "a.wav").save(tmp_path / "music" / name)
+    common = ("--checkpoint", checkpoint, "--device", "cpu")
+    work("encode", tmp_path / "music", "--out", tmp_path / "latents", *common)
+    decode = ("decode", tmp_path / "latents", "--quality", "draft", *common)
+    work(*decode, "--out", tmp_path / "whole")
+    work(*decode, "--out", tmp_path / "part", "--where", "a.wav")
+    assert names(tmp_path / "whole") == ["a.flac.wav", "a.wav.wav"]
+    assert names(tmp_path / "part") == ["a.wav.wav"]
+
+
 def test_a_name_is_told_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
     bad = tmp_path / "two  spaces.wav"
     bad.write_text("no audio")

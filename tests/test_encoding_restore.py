@@ -12,7 +12,7 @@ from audiovae.audio import Audio
 from audiovae.codec import Codec, load
 from audiovae.encoding.inputs import find_recordings
 from audiovae.encoding.pipeline import settings_of
-from audiovae.encoding.restore import Stored, audio_names, decode_dataset, find_latents
+from audiovae.encoding.restore import Stored, audio_names, choose, decode_dataset, find_latents
 from audiovae.encoding.run import encode_dataset, local_encoder
 from audiovae.errors import InputError
 from audiovae.latents import Latents
@@ -74,10 +74,11 @@ def test_a_dataset_of_fewer_channels_holds_the_first_and_is_decoded(codec: Codec
 
 
 def test_a_part_of_a_dataset_is_chosen_by_source_or_glob(latents: Path) -> None:
-    assert [one.source for one in find_latents(latents, ["live/*", "2.wav"])] == ["2.wav", "live/b.wav", "live/c.ogg"]
-    assert [one.source for one in find_latents(latents, ["live/c.ogg"])] == ["live/c.ogg"]
+    stored = find_latents(latents)
+    assert choose(latents, stored, []) == choose(latents, stored, ["live/*", "2.wav"]) == [0, 1, 2]
+    assert [stored[place].source for place in choose(latents, stored, ["live/c.ogg"])] == ["live/c.ogg"]
     with pytest.raises(InputError, match=r"latents: no encoded recording is named text\.wav"):
-        find_latents(latents, ["2.wav", "text.wav"])
+        choose(latents, stored, ["2.wav", "text.wav"])
     (shard,) = latents.glob("latents-0*.parquet")
     assert len(find_latents(shard)) == 3
 

@@ -141,11 +141,16 @@ def decode(
     """Turn a dataset of latents, or a part of it, into audio again."""
     from audiovae.cli.sound_folder import describe_codec, say_gains
     from audiovae.codec import load
-    from audiovae.encoding.restore import audio_names, decode_dataset, find_latents
+    from audiovae.encoding.restore import audio_names, choose, decode_dataset, find_latents
 
     report = Report(as_json=as_json, quiet=quiet)
-    stored = find_latents(dataset, where or [])
-    names = audio_names([one.source for one in stored], format)
+    everything = find_latents(dataset)
+    # Named beside all others: a part is called what it is called in the whole.
+    all_names, chosen = (
+        audio_names([one.source for one in everything], format),
+        choose(dataset, everything, where or []),
+    )
+    stored, names = [everything[place] for place in chosen], [all_names[place] for place in chosen]
     with result_folder(out, names, force=force) as folder, report.progress("decoding") as advance:
         codec = load(checkpoint, device=device)
         targets = [folder / name for name in names]

@@ -88,4 +88,5 @@ def _say(evaluation: "Evaluation", report: Report) -> None:
 
 def _counts(evaluation: "Evaluation") -> str:
     failed = f", {len(evaluation.failures)} failed" if evaluation.failures else ""
-    return f"{len(evaluation.records)} clips{failed}"
+    count = len(evaluation.records)
+    return f"{count} clip{'s' * (count != 1)}{failed}"

@@ -25,11 +25,10 @@ class Stored:
     load: Callable[[], Latents]
 
 
-def find_latents(path: Path, where: Sequence[str] = ()) -> list[Stored]:
+def find_latents(path: Path) -> list[Stored]:
     """The recordings of a dataset, one shard of it, or a latents file (``Latents.save``).
 
-    ``where`` keeps those whose source is one of these, or matches one as a glob. Raises InputError for one that
-    nothing matches, and for what can't be read.
+    Raises InputError for what can't be read, or holds none.
     """
     if path.suffix == LATENTS_SUFFIX and path.is_file():
         latents = Latents.load(path)
@@ -42,20 +41,23 @@ def find_latents(path: Path, where: Sequence[str] = ()) -> list[Stored]:
         stored = [Stored(source, checkpoint, partial(dataset.latents, index)) for index, source in enumerate(sources)]
     if not stored:
         raise InputError(f"{path}: no recording in it was encoded")
+    return stored
+
+
+def choose(path: Path, stored: Sequence[Stored], where: Sequence[str]) -> list[int]:
+    """Places of those whose source is one of ``where``, or matches one as a glob; of all if it is empty.
+
+    Raises InputError, which names the ``path`` that they were found at, for one that nothing matches.
+    """
     if not where:
-        return stored
-    matching = _matching(path, stored, where)
-    return [one for one in stored if one.source in matching]
-
-
-def _matching(path: Path, stored: Sequence[Stored], where: Sequence[str]) -> set[str]:
+        return list(range(len(stored)))
     matching: set[str] = set()
     for one in where:
         found = {item.source for item in stored if item.source == one or fnmatchcase(item.source, one)}
         if not found:
             raise InputError(f"{path}: no encoded recording is named {one}")
         matching |= found
-    return matching
+    return [place for place, item in enumerate(stored) if item.source in matching]
 
 
 def audio_names(sources: Sequence[str], suffix: str) -> list[str]:

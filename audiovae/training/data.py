@@ -174,6 +174,7 @@ def _decode(
                     sources.append(Source(name, offset, len(samples), level_db))
                     offset += len(samples)
                 progress(done, len(paths))
+            os.fsync(out.fileno())  # the index says that it is there, and must be true after a power cut too
         content = facts | {"sources": [asdict(one) for one in sources], "skipped": [asdict(item) for item in skipped]}
         Path(partial, "index").write_text(json.dumps(content), encoding="utf-8")
         Path(partial, "audio").replace(audio)

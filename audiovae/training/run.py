@@ -196,6 +196,9 @@ def _prepare_folder(run: Run) -> None:
 
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
+        for name in (MODEL_FILE, STATE_FILE):
+            for left in run.folder.glob(f".{name}.*.tmp"):  # by a process that was killed
+                left.unlink(missing_ok=True)
         if not run.resumed:
             for name in (LOG_FILE, MODEL_FILE, STATE_FILE):
                 (run.folder / name).unlink(missing_ok=True)
