@@ -40,6 +40,19 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """For a library that would answer such signals itself: whoever did goes on to."""
+    is_main = threading.current_thread() is threading.main_thread()
+    usual = {number: signal.getsignal(number) for number in _TO_ALL if is_main}
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            if handler is not None:  # None is one that Python knows nothing of
+                signal.signal(number, handler)
+
+
+@contextmanager
 def children_deaf() -> Iterator[None]:
     """Processes started meanwhile never see such signals: whoever starts them ends them, by SIGKILL or by word."""
     resource_tracker.ensure_running()  # the first child would start it, and that unblocks the signals

@@ -1,6 +1,8 @@
 """Encoding on a Ray cluster gives the dataset that encoding here gives. Ray is an extra that tests do without."""
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,27 @@ def test_a_cluster_makes_the_same_dataset(
     assert {row["source"]: list(row["mean"]) for row in rows if row["status"] == "ok"} == {
         row["source"]: row["mean"] for row in expected if row["status"] == "ok"
     }
+
+
+def test_a_signal_to_end_is_answered_as_ever(checkpoint: Path, tmp_path: Path) -> None:
+    """Ray has an answer of its own to it, after which nothing would be said or written."""
+    pytest.importorskip("ray")
+    (tmp_path / "music").mkdir()
+    Audio(noise(samples=4_000_000), 44_100).save(tmp_path / "music" / "a.wav")
+    for index in range(400):
+        (tmp_path / "music" / f"{index}.wav").symlink_to(tmp_path / "music" / "a.wav")
+    words = ("encode", tmp_path / "music", "--out", tmp_path / "latents", "--checkpoint", checkpoint)
+    command = [sys.executable, "-m", "audiovae", *map(str, words), "--device", "cpu", "--ray", "local", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["encoded"]:
+                break
+        process.terminate()
+        told, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.endswith("audiovae: interrupted\n")
+    assert json.loads(told.splitlines()[-1])["event"] == "interrupted"
+    assert content(tmp_path / "latents")
 
 
 def test_a_node_that_dies_costs_no_row(

@@ -1,5 +1,6 @@
 """The same encoding on a Ray cluster: actors with a model each make rows, this process writes them."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from audiovae.encoding.inputs import Member, Recording
 from audiovae.encoding.pipeline import encode_recordings
 from audiovae.encoding.run import Encode
 from audiovae.errors import InputError
+from audiovae.interrupts import handlers_kept
 from audiovae.latent_dataset.schema import DatasetSettings, Row, table, to_row
 
 if TYPE_CHECKING:
@@ -96,11 +98,11 @@ def ray_encoder(
 def _connect(address: str) -> None:
     import ray
 
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options |= {"include_dashboard": False} if address == LOCAL else {}
     try:
-        if address == LOCAL:
-            ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False)
-        else:
-            ray.init(address=address, log_to_driver=False)
+        with handlers_kept():
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"Ray at {address}: {' '.join(str(error).split())[:200]}") from error
 
