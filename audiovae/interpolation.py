@@ -5,6 +5,7 @@ between them (``pitch_alignment``), frame by frame, and then mixed. That needs t
 """
 
 import functools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
 from audiovae.pitch_alignment import PitchAlignment
+
+logger = logging.getLogger(__name__)
 
 Align = Literal["pitch", "none"]
 """pitch: tones glide, transposed to the pitch between; none: latents are mixed as they are, and tones crossfade."""
@@ -185,7 +188,10 @@ def interpolate_curve(
     aligned = to_one_time_axis([a, b], shares, fit=fit, config=_config_of(codec))
     means = aligned.means
     positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
-    weights = curve.weights_at(positions, duration_seconds=aligned.samples / aligned.sample_rate)
+    duration_seconds = aligned.samples / aligned.sample_rate
+    if curve.in_seconds and curve.times[-1] > duration_seconds:
+        logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
+    weights = curve.weights_at(positions, duration_seconds=duration_seconds)
     if codec and align == "pitch":
         means = PitchAlignment(codec, means).at(torch.stack([1 - weights, weights]))
     return Latents(

@@ -296,6 +296,15 @@ def test_constant_curve_is_interpolate(text):
     assert_obeys_the_frame_rule(moving)
 
 
+def test_a_curve_that_goes_on_after_the_sound_is_told_of(caplog):
+    a, b = recording(50000), recording(50000, seed=1)
+    within = f"0s:0,{a.duration_seconds / 2:g}s:1"
+    interpolate_curve(a, b, Curve.parse(within))
+    assert not caplog.messages
+    interpolate_curve(a, b, Curve.parse("0s:0,99s:1"))
+    assert caplog.messages == [f"curve 0s:0,99s:1: the sound ends before it, after {a.duration_seconds:.2f} s"]
+
+
 def test_curve_out_of_silence_keeps_the_sound_s_level():
     silence, sound = recording(level_db=-math.inf), recording(seed=1, level_db=-18.0)
     assert interpolate_curve(silence, sound, Curve.parse("0:0,1:1")).level_db == -18.0
