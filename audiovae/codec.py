@@ -38,9 +38,8 @@ FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
 FIRST_LATENT_FRAMES = 128
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
-
-FEWEST_LATENT_FRAMES = 2
-"""Of so few, what is loud may lie beyond the sound's end: its level is measured, not told by its frames."""
+MEASURED_LATENT_FRAMES = 2
+"""Of so few, what is loud may lie beyond the sound's end: its level is measured once more, of its waveform."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Codec:
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         blocks = exactly(blocks, latents.samples)
-        return blocks if latents.latent_frames > FEWEST_LATENT_FRAMES else _levelled(blocks, latents.level_db)
+        return blocks if latents.latent_frames > MEASURED_LATENT_FRAMES else _levelled(blocks, latents.level_db)
 
     def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
@@ -245,7 +244,9 @@ def _check_audio(audio: Audio) -> None:
         raise InputError(f"{name}: contains NaN or infinity")
 
 
-def _levelled(blocks: Iterator[Float[Tensor, "channels samples"]], wanted_db: float) -> Iterator[Tensor]:
+def _levelled(
+    blocks: Iterator[Float[Tensor, "channels block"]], wanted_db: float
+) -> Iterator[Float[Tensor, "channels samples"]]:
     waveform = torch.cat(list(blocks), dim=-1)
     there_db = level_db(waveform)
     yield waveform * (1 if there_db == -math.inf else 10 ** ((wanted_db - there_db) / 20))

@@ -7,10 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 _TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _deaf: set[BaseProcess] = set()
 """Processes that see no such signals."""
+
+
+@contextmanager
+def handlers_kept() -> Iterator[dict[int, Any]]:
+    """Gives who answers such signals, and has them answer again afterwards; none but the main thread may change it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    usual = {number: signal.getsignal(number) for number in _TO_ALL if is_main}
+    try:
+        yield usual
+    finally:
+        for number, handler in usual.items():
+            if handler is not None:  # None is one that Python knows nothing of
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -23,33 +37,16 @@ def interrupts_held() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    usual = {number: signal.getsignal(number) for number in _TO_ALL if is_main}
-    answered = {number: handler for number, handler in usual.items() if callable(handler)}
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
     try:
-        for number in answered:  # another thread of ours may still take the signal
-            signal.signal(number, lambda number, _frame: came.append(number))
-        yield
+        with handlers_kept() as usual:
+            for number in (number for number, handler in usual.items() if callable(handler)):
+                signal.signal(number, lambda number, _frame: came.append(number))  # another thread may still take it
+            yield
     finally:
-        for number, handler in answered.items():
-            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
     if came:
         signal.raise_signal(signal.Signals(came[0]))
-
-
-@contextmanager
-def handlers_kept() -> Iterator[None]:
-    """For a library that would answer such signals itself: whoever did goes on to."""
-    is_main = threading.current_thread() is threading.main_thread()
-    usual = {number: signal.getsignal(number) for number in _TO_ALL if is_main}
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            if handler is not None:  # None is one that Python knows nothing of
-                signal.signal(number, handler)
 
 
 @contextmanager

@@ -45,14 +45,9 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "MESSAGES_AHEAD", 1)
 
 
-def pids() -> list[int]:
-    """Those of the processes that decode."""
-    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
-
-
 def kill_children() -> None:
-    for pid in pids():
-        os.kill(pid, signal.SIGKILL)
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(codec: Codec, recordings: list[Recording]) -> None:

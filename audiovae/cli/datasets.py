@@ -146,10 +146,8 @@ def decode(
     report = Report(as_json=as_json, quiet=quiet)
     everything = find_latents(dataset)
     # Named beside all others: a part is called what it is called in the whole.
-    all_names, chosen = (
-        audio_names([one.source for one in everything], format),
-        choose(dataset, everything, where or []),
-    )
+    all_names = audio_names([one.source for one in everything], format)
+    chosen = choose(dataset, everything, where or [])
     stored, names = [everything[place] for place in chosen], [all_names[place] for place in chosen]
     with result_folder(out, names, force=force) as folder, report.progress("decoding") as advance:
         codec = load(checkpoint, device=device)

@@ -101,7 +101,7 @@ def _connect(address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     options |= {"include_dashboard": False} if address == LOCAL else {}
     try:
-        with handlers_kept():
+        with handlers_kept():  # Ray would answer a signal to end by itself, and nothing would be written
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"Ray at {address}: {' '.join(str(error).split())[:200]}") from error

@@ -55,14 +55,14 @@ def open_shard(path: Path, *, checksums: bool = False) -> "pq.ParquetFile":
     try:
         return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checksums)
     except (OSError, pa.ArrowException) as error:
-        _raise_if_refused(path, error)
-        raise DamagedShard(f"{path}: damaged, or not a Parquet file") from error
+        raise _unreadable(path, error, "damaged, or not a Parquet file") from error
 
 
-def _raise_if_refused(path: Path, error: Exception) -> None:
-    """A disk that refuses says nothing about what is on it."""
+def _unreadable(path: Path, error: Exception, damage: str) -> InputError:
+    """What to raise: a disk that refuses says nothing about what is on it."""
     if isinstance(error, OSError) and error.errno:
-        raise InputError(f"{path}: {os.strerror(error.errno)}") from error
+        return InputError(f"{path}: {os.strerror(error.errno)}")
+    return DamagedShard(f"{path}: {damage}")
 
 
 def shard_settings(path: Path) -> DatasetSettings:
@@ -84,8 +84,7 @@ def read_facts(path: Path) -> "pa.Table":
         try:
             return file.read(names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            _raise_if_refused(path, error)
-            raise DamagedShard(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
+            raise _unreadable(path, error, f"damaged: {' '.join(str(error).split())[:120]}") from error
 
 
 def write_shard(path: Path, rows: Sequence[Row], settings: DatasetSettings) -> None:
@@ -116,8 +115,7 @@ def read_rows(file: "pq.ParquetFile", group: int, path: Path) -> "pa.Table":
     try:
         return file.read_row_group(group, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        _raise_if_refused(path, error)
-        raise DamagedShard(f"{path}: damaged: {' '.join(str(error).split())[:120]}") from error
+        raise _unreadable(path, error, f"damaged: {' '.join(str(error).split())[:120]}") from error
 
 
 def _row_groups(rows: Sequence[Row]) -> list[list[Row]]:
