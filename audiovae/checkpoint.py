@@ -86,11 +86,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     latent_channels = config.model.latent_channels
     with torch.device("meta"):
         model, prior = VAE(config), Prior.standard(latent_channels)
+        if any(name.startswith("flow.") for name in fitted):
+            prior = prior.with_flow()
     _check_tensors(weights, model.state_dict(), path)
     _check_tensors(fitted, prior.state_dict(), path)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     prior.load_state_dict({name: tensor.float() for name, tensor in fitted.items()}, assign=True)
     model.eval().requires_grad_(False)
+    prior.eval().requires_grad_(False)
     return Checkpoint(config, model, prior, facts, _fingerprint(config, tensors), str(path))
 
 

@@ -1,12 +1,10 @@
 """New latents: samples of the prior, and variations of a recording."""
 
-import math
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from audiovae.config import Config
 from audiovae.errors import InputError
@@ -82,15 +80,5 @@ def _variation(
         raise InputError(
             f"{like.source or 'latents'}: encoded by checkpoint {like.checkpoint}, but this one is {codec.fingerprint}"
         )
-    prior, mean = codec.prior, like.mean
-    if amount:
-        # One sample for all channels, so that a stereo image holds.
-        kind = prior.kind_of(like.mean)
-        sample = prior.sample(like.latent_frames, count=1, generator=generator, kind=kind)
-        mean = _vary(like.mean, sample.to(like.mean), prior.centre[kind].to(like.mean)[:, None], amount)
+    mean = codec.prior.vary(like.mean, amount=amount, generator=generator)
     return replace(like, mean=mean, logvar=None, source=f"generate(like={like.source}, amount={amount:g}, {name})")
-
-
-def _vary(z: Tensor, sample: Tensor, centre: Tensor, amount: float | int) -> Tensor:
-    """centre + sqrt(1 - amount^2) (z - centre) + amount (sample - centre): keeps the variance that the kind has."""
-    return centre + math.sqrt(1 - amount**2) * (z - centre) + amount * (sample - centre)

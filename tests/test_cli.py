@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from audiovae import __version__, alignment, codec, generation, interpolation
 from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio, AudioWriter
+from audiovae.checkpoint import load_checkpoint
 from audiovae.cli import app, datasets, encode_progress, options, sounds
 from audiovae.cli.results import check_folder, result_folder
 from audiovae.encoding import resume, writer
@@ -29,7 +30,7 @@ from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
 from audiovae.tensor_file import read_tensors
-from audiovae.training import loop, validation
+from audiovae.training import loop, prior, validation
 from audiovae.training import run as training
 from audiovae.whole_file import whole_file
 
@@ -921,6 +922,56 @@ def test_an_interrupted_training_says_how_to_resume(
     monkeypatch.setattr(Trainer, "_step", interrupt)
     words = ("train", quick, "--data", music, "--out", tmp_path / "run", "--device", "cpu", "--quiet")
     assert "interrupted" in refuse(*words, code=130)
+
+
+def trained(quick: Path, music: Path, run: Path) -> Path:
+    """A finished run of two steps."""
+    words = ("--data", music, "--out", run, "--device", "cpu", "--quiet", "--set", "training.steps=2")
+    work("train", quick, *words)
+    return run
+
+
+def test_a_trained_model_gets_a_prior_that_knows_more(
+    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "SEGMENTS", 24)
+    monkeypatch.setattr(prior, "HELD_OUT_SEGMENTS", 8)
+    run = trained(quick, music, tmp_path / "run")
+    model, words = run / "model.safetensors", ("train-prior", run, "--device", "cpu", "--quiet")
+    before = model.read_bytes()
+    assert work(*words, "--minutes", 0).startswith(f"{run}: time is up, state saved: the same command goes on: step 0")
+    assert model.read_bytes() == before
+    assert work(*words, "--steps", 2).startswith(f"wrote {model}: step 2, error ")
+    facts, info = load_checkpoint(model), json.loads(call("info", model, "--json").stdout)
+    assert facts.prior.flow is not None
+    assert (info["prior"], info["step"]) == ("mixture and flow", 2)
+    assert info["metrics"]["prior_error"] > 0
+    new = tmp_path / "new"
+    work("generate", "--count", 1, "--duration", 0.3, "--checkpoint", model, "--out", new, "--quiet")
+    result = call(*words[:-1], "--steps", 3, "--json")
+    told = json.loads(result.stdout)
+    assert (told["steps"], told["finished"], told["written"]) == (3, True, [str(model)])
+    assert load_checkpoint(model).fingerprint == facts.fingerprint
+    words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
+    assert call(*words).exit_code == 0
+    assert not list(run.glob("prior-*"))
+
+
+def test_the_prior_of_what_is_no_run_is_refused(
+    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "not a run that can be resumed: it has no config.json" in refuse("train-prior", tmp_path)
+    run = trained(quick, music, tmp_path / "run")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prior, "SEGMENTS", 24)
+    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+    line = refuse("train-prior", run, "--device", "cpu", "--quiet", code=130)
+    assert line.startswith(f"{run}: interrupted after step 0; audiovae train-prior {run} goes on from the last state")
+    (run / "model.safetensors").unlink()
+    assert refuse("train-prior", run, "--device", "cpu") == f"{run}/model.safetensors: no such file"
 
 
 def start_training(*words: object) -> subprocess.Popen[str]:

@@ -35,9 +35,9 @@ from audiovae.tensor_file import read_tensors, write_tensors
 from audiovae.training import components, loop, state, validation
 from audiovae.training import run as training_run
 from audiovae.training.data import Cache, Segments, open_cache
+from audiovae.training.encoded import fit_prior
 from audiovae.training.log import RunLog
 from audiovae.training.loop import AutoencodingStep, Progress, Trainer
-from audiovae.training.validation import fit_prior
 
 TINY = Path(components.__file__).parents[1] / "configs" / "tiny.toml"
 SHORT = ("training.steps=20", "training.validate_every=10")

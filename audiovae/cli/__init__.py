@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from audiovae.cli.datasets import decode, encode
 from audiovae.cli.evaluation import evaluate
-from audiovae.cli.models import info, train
+from audiovae.cli.models import info, train, train_prior
 from audiovae.cli.morphing import interpolate
 from audiovae.cli.report import one_line
 from audiovae.cli.sounds import generate, reconstruct
@@ -67,7 +67,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (interpolate, reconstruct, generate, encode, decode, train, evaluate, info):
+for _command in (interpolate, reconstruct, generate, encode, decode, train, train_prior, evaluate, info):
     app.command()(_command)
 
 

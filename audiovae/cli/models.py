@@ -1,4 +1,4 @@
-"""``audiovae train`` and ``audiovae info``."""
+"""``audiovae train``, ``train-prior`` and ``info``."""
 
 import time
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from audiovae.checkpoint import Checkpoint
     from audiovae.training.data import Cache
     from audiovae.training.loop import Progress
+    from audiovae.training.prior import PriorProgress
     from audiovae.training.run import Outcome, Run, Watch
 
 SHOWN_SKIPPED = 5
@@ -65,6 +66,40 @@ def train(
     with _watching(run, report) as watch:
         outcome = training.train(run, device=device, watch=watch, minutes=minutes)
     _finish_training(run, outcome, report)
+
+
+def train_prior(
+    run: Annotated[Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run.")],
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0, help="Train so long, once the sounds are encoded, and save the state."),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Teach a trained model how notes begin and end, for new sounds; the same command again goes on."""
+    from audiovae.training import run as training
+
+    training.require(device)
+    from audiovae.training.loop import MODEL_FILE
+    from audiovae.training.prior import PriorWatch
+    from audiovae.training.prior import train_prior as train_its_prior
+
+    report = Report(as_json=as_json, quiet=quiet)
+    with report.progress("encoding, training") as advance:
+        watch = PriorWatch(encoded=advance, stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)))
+        outcome = train_its_prior(run, steps=steps, minutes=minutes, device=device, watch=watch)
+    written = [str(run / MODEL_FILE)] if outcome.is_finished else []
+    facts = {"run": str(run), "steps": outcome.step, "finished": outcome.is_finished, "prior_error": outcome.error}
+    line = f"wrote {run / MODEL_FILE}" if written else f"{run}: time is up, state saved: the same command goes on"
+    report.finish(
+        f"{line}: step {outcome.step}, error {outcome.error:.3f} of the mixture's", facts | {"written": written}
+    )
 
 
 def info(
@@ -121,6 +156,11 @@ class _Bars:
         step, since = self.first = self.first or (progress.step, now)
         speed = f"  {(progress.step - step) / (now - since):.2f} steps/s" if progress.step > step else ""
         self.advance(progress.step, self.steps, _figures(progress) + speed)
+
+
+def _prior_figures(progress: "PriorProgress") -> str:
+    held_out = "" if progress.error is None else f"  error {progress.error:.3f} of the mixture's"
+    return f"loss {progress.loss:.3f}{held_out}"
 
 
 @contextmanager
@@ -188,6 +228,7 @@ def _facts(loaded: "Checkpoint") -> dict[str, Any]:
         "step": facts.step,
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "variational": config.model.variational,
+        "prior": "mixture and flow" if loaded.prior.flow else "mixture",
         "latent_channels": config.model.latent_channels,
         "latent_rate_hz": config.latent_rate,
         "sample_rate": config.spectrogram.sample_rate,

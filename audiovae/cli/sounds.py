@@ -110,10 +110,12 @@ def _generate(
     wanted = {name: settings[name] for name in ("seed", "duration_seconds", "amount") if name in settings}
     like = codec.encode(settings["like"]) if "like" in settings else None
     title = f"variations of {Path(like.source).stem}, amount {settings['amount']:g}" if like else "samples of the prior"
-    sounds = [
-        Sound(name, draw(codec, index=index, like=like, **wanted), label=Path(name).stem, facts={"index": index})
-        for index, name in enumerate(files)
-    ]
+    sounds = []
+    with report.progress("drawing") as advance:
+        for index, name in enumerate(files):
+            advance(index, len(files))
+            latents = draw(codec, index=index, like=like, **wanted)
+            sounds.append(Sound(name, latents, label=Path(name).stem, facts={"index": index}))
     with report.progress("decoding") as advance:
         made = write_sounds(
             codec,

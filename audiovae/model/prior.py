@@ -1,4 +1,4 @@
-"""p(z): a mixture of Gaussians over whole sequences of latents, coherent in time, to draw new sounds from.
+"""p(z): kinds of sounds, and how their latents move, to draw new sounds from.
 
 What lies in the middle of all sounds is like none of them, so a sequence is of one component k, a kind of sound. It has
 a centre of its own, and moves around it in a few directions together and in each channel alone:
@@ -8,12 +8,19 @@ a centre of its own, and moves around it in a few directions together and in eac
 f and n have unit variance, and each of their coordinates is a first-order autoregression with a memory of its own:
 sequences of any length stay where the data are. A mixture of factor analysers (Ghahramani & Hinton, 1996) whose factors
 move in time. One component with rest 1 and nothing else is the N(0, I) of the VAE, frame by frame.
+
+Notes that begin and end are beyond this. Where a ``Flow`` was trained, the kind is the mixture's, and the flow draws
+the sequence.
 """
+
+import math
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from audiovae.model.flow import Flow
 
 COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
 """Kinds of sounds, at most; and the segments that there must be for each of them."""
@@ -25,7 +32,7 @@ VARIANCE_FLOOR = 1e-3
 
 
 class Prior(nn.Module):
-    """The prior of this module's formulas; buffers only, fitted in closed form rather than trained."""
+    """The prior of this module's formulas, fitted in closed form rather than trained; and a flow, if it has one."""
 
     share: Tensor
     centre: Tensor
@@ -34,6 +41,7 @@ class Prior(nn.Module):
     factor_memory: Tensor
     rest: Tensor
     rest_memory: Tensor
+    flow: Flow | None
 
     def __init__(self, latent_channels: int) -> None:
         """N(0, I) on each frame, until ``fit`` or ``load_state_dict`` gives it something better."""
@@ -46,6 +54,19 @@ class Prior(nn.Module):
         self.register_buffer("factor_memory", torch.zeros(COMPONENTS, factors))
         self.register_buffer("rest", torch.ones(COMPONENTS, latent_channels))
         self.register_buffer("rest_memory", torch.zeros(COMPONENTS, latent_channels))
+        self.register_module("flow", None)
+
+    def with_flow(self) -> "Prior":
+        """The same mixture, with a flow that knows nothing yet."""
+        prior = self.without_flow()
+        prior.flow = Flow(self.centre.shape[1], kinds=COMPONENTS)
+        return prior
+
+    def without_flow(self) -> "Prior":
+        """The mixture alone."""
+        prior = Prior(self.centre.shape[1])
+        prior.load_state_dict(dict(self.named_buffers(recurse=False)))
+        return prior
 
     @classmethod
     def standard(cls, latent_channels: int) -> "Prior":
@@ -109,30 +130,72 @@ class Prior(nn.Module):
 
     def kind_of(self, latents: Float[Tensor, "channels latent_channels latent_frames"]) -> int:
         """The component that a recording's frames are likeliest of, each channel and frame taken for itself."""
-        frames = latents.detach().cpu().double().mT.flatten(0, 1)
+        return int(self.kinds_of(latents.mT.flatten(0, 1).mT[None]))
+
+    def kinds_of(self, segments: Float[Tensor, "segments latent_channels latent_frames"]) -> Int[Tensor, " segments"]:
+        """The same of each of many sounds of one channel."""
+        segments = segments.detach().cpu()
+        mean, own = segments.mean(2, dtype=torch.float64), segments.double().var(2, correction=0)
         centre, variance = self.centre.cpu().double(), self._variances().cpu().double().clamp_min(VARIANCE_FLOOR)
-        distance = frames.var(0, correction=0) + (frames.mean(0) - centre).square()
-        likelihood = -0.5 * (distance / variance + variance.log()).sum(1)
-        return int(torch.where(self.share.cpu() > 0, likelihood, -torch.inf).argmax())
+        square = own + mean.square()
+        distance = square @ (1 / variance).mT - 2 * mean @ (centre / variance).mT + (centre.square() / variance).sum(1)
+        likelihood = -0.5 * (distance + variance.log().sum(1))
+        return torch.where(self.share.cpu() > 0, likelihood, -torch.inf).argmax(1)
 
     def sample(
         self, latent_frames: int, *, count: int, generator: torch.Generator, kind: int | None = None
     ) -> Float[Tensor, "count latent_channels latent_frames"]:
-        """Draws ``count`` sequences, of one component if it is given, on the CPU in double precision.
+        """Draws ``count`` sequences, of one component if it is given, on the CPU: every device gives the same ones.
 
-        Every device gives the same ones. Noise is drawn frame by frame, so that a longer sequence starts like a
-        shorter one of the same generator.
+        Noise is drawn frame by frame, so that a longer sequence starts like a shorter one of the same generator; with
+        a flow, as far as that doesn't look ahead to the end.
         """
-        part = {name: tensor.detach().cpu().double() for name, tensor in self.named_buffers()}
-        share = part.pop("share")
         if kind is None:
-            kinds = torch.multinomial(share, count, replacement=True, generator=generator)
+            kinds = torch.multinomial(self.share.cpu().double(), count, replacement=True, generator=generator)
         else:
             kinds = torch.full((count,), kind)
-        part = {name: tensor[kinds] for name, tensor in part.items()}
+        if self.flow is not None:
+            return self.flow.carry(self._noise(latent_frames, count, generator), kinds)
+        return self._move(kinds, latent_frames, generator)
+
+    def vary(
+        self,
+        latents: Float[Tensor, "channels latent_channels latent_frames"],
+        *,
+        amount: float | int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, "channels latent_channels latent_frames"]:
+        """Latents of the same kind: those given for an amount of 0, a new sample, the same in all channels, for 1.
+
+        Between, a share of sqrt(1 - amount^2) of what the latents are and one of ``amount`` of what is new. The
+        mixture adds both, around the kind's centre, which keeps the variance that the kind has. The flow goes on from
+        latents on which so much noise was laid.
+        """
+        if amount == 0:
+            return latents
+        kept, kind, frames = math.sqrt(1 - amount**2), self.kind_of(latents), latents.shape[2]
+        if self.flow is None:
+            sample = self.sample(frames, count=1, generator=generator, kind=kind).to(latents)
+            centre = self.centre[kind].to(latents)[:, None]
+            return centre + kept * (latents - centre) + amount * (sample - centre)
+        noise = self._noise(frames, 1, generator).expand(len(latents), -1, -1)
+        kinds = torch.full((len(latents),), kind)
+        return self.flow.carry(noise, kinds, latents=latents.cpu(), start=kept / (kept + amount)).to(latents)
+
+    def _noise(
+        self, latent_frames: int, count: int, generator: torch.Generator
+    ) -> Float[Tensor, "count latent_channels latent_frames"]:
+        shape = count, self.centre.shape[1]
+        return torch.stack([torch.randn(shape, generator=generator) for _ in range(latent_frames)], dim=2)
+
+    def _move(
+        self, kinds: Int[Tensor, " count"], latent_frames: int, generator: torch.Generator
+    ) -> Float[Tensor, "count latent_channels latent_frames"]:
+        """Sequences of the mixture's components, in double precision."""
+        part = {name: tensor.detach().cpu().double()[kinds] for name, tensor in self.named_buffers(recurse=False)}
 
         def noise(*shape: int) -> Tensor:
-            return torch.randn(count, *shape, generator=generator, device=generator.device).cpu().double()
+            return torch.randn(len(kinds), *shape, generator=generator, device=generator.device).cpu().double()
 
         directions, factors = part["between"].shape[2], part["factors"].shape[2]
         centre = part["centre"] + (part["between"] @ noise(directions, 1))[:, :, 0]

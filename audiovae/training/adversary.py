@@ -72,7 +72,7 @@ class Adversary:
 
     def _learn(self, loss: Tensor, fooling: Tensor, matching: Tensor) -> None:
         self.accelerator.backward(loss)
-        step_if_finite(self.optimizer, self.discriminator, clip=self.training.gradient_clip)
+        step_if_finite([self.optimizer], self.discriminator, clip=self.training.gradient_clip)
         self._losses = {
             "discriminator": loss.detach(),
             "adversarial": fooling.detach(),

@@ -24,11 +24,12 @@ from audiovae.training import schedule
 from audiovae.training.adversary import Adversary
 from audiovae.training.components import fit_components
 from audiovae.training.data import Cache, Segments, StepBatches
+from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, PRIOR_SEGMENTS, fit_prior
 from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import model_optimizer, step_if_finite
 from audiovae.training.state import Parts, Position, load_state, save_state
-from audiovae.training.validation import LAST_PRIOR_SEGMENTS, PRIOR_SEGMENTS, Validation, fit_prior, validate
+from audiovae.training.validation import Validation, validate
 
 STATE_FILE, MODEL_FILE = "state.safetensors", "model.safetensors"
 logger = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ class Trainer:
         if self.adversary:
             loss = self.adversary.joined(loss, reconstruction, target, step=step)
         self.accelerator.backward(loss)
-        finite = step_if_finite(self.optimizer, self.vae, clip=training.gradient_clip)
+        finite = step_if_finite([self.optimizer], self.vae, clip=training.gradient_clip)
         if finite:
             self._average(schedule.ema_decay(step, training))
         self._advance(finite=finite)
@@ -220,12 +221,7 @@ class Trainer:
 
     def _advance(self, *, finite: bool) -> None:
         """Every process sees the same averaged gradients, so all of them skip, and give up, at the same step."""
-        at, most = self.position, self.config.training.max_skipped_steps
-        self.position = Position(
-            step=at.step + 1,
-            skipped_steps=at.skipped_steps + (not finite),
-            skipped_in_a_row=0 if finite else at.skipped_in_a_row + 1,
-        )
+        self.position, most = self.position.after(finite=finite), self.config.training.max_skipped_steps
         if self.position.skipped_in_a_row >= most:
             raise InputError(
                 f"{self.run}: loss or gradient was not finite for {most} steps in a row, up to step "
@@ -282,7 +278,13 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _parts(self) -> Parts:
-        return Parts(self.vae, self.ema, self.optimizer, self.adversary)
+        modules: dict[str, nn.Module] = {"model": self.vae, "ema": self.ema}
+        optimizers: dict[str, torch.optim.Optimizer] = {"optimizer": self.optimizer}
+        if self.adversary is None:
+            return Parts(modules, optimizers)
+        modules["discriminator"] = self.adversary.discriminator
+        optimizers["discriminator_optimizer"] = self.adversary.optimizer
+        return Parts(modules, optimizers, may_be_new=frozenset({"discriminator", "discriminator_optimizer"}))
 
 
 def _told(watch: Callable[[Progress], None], progress: Progress) -> bool:

@@ -1,8 +1,11 @@
-"""The model's optimizer, and the step that every optimizer makes."""
+"""The optimizers, and the step that each of them makes."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from audiovae.model.flow import Flow
 from audiovae.model.vae import VAE
 
 
@@ -14,11 +17,23 @@ def model_optimizer(vae: VAE, weight_decay: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-def step_if_finite(optimizer: torch.optim.Optimizer, model: nn.Module, *, clip: float) -> bool:
+def flow_optimizers(flow: Flow, learning_rate: float, weight_decay: float) -> Sequence[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices of the blocks, which are most of the network; AdamW for the rest."""
+    is_matrix = {name: name.endswith(("widen.weight", "narrow.weight")) for name, _ in flow.named_parameters()}
+    matrices = [parameter for name, parameter in flow.named_parameters() if is_matrix[name]]
+    others = [parameter for name, parameter in flow.named_parameters() if not is_matrix[name]]
+    return [
+        torch.optim.Muon(matrices, learning_rate, weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)),
+    ]
+
+
+def step_if_finite(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module, *, clip: float) -> bool:
     """A step along the gradient, its norm clipped; none, and False, where it is not finite. The gradient is used up."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     finite = bool(torch.isfinite(norm))
-    if finite:
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        if finite:
+            optimizer.step()
+    model.zero_grad(set_to_none=True)
     return finite

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
+PRIOR_STATE = "prior-*.safetensors"
+"""State of a prior's training; instead of the star, the fingerprint of the model that it is of."""
 DECODING_TIMEOUT = timedelta(hours=12)
 """How long the other processes wait for the first one to decode the data."""
 
@@ -135,8 +137,7 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
     are missing, and when it is interrupted (its words say how to resume).
     """
     ends_at = None if minutes is None else time.monotonic() + 60 * minutes
-    _require_packages()
-    _require_device(device)
+    require(device)
     from accelerate import PartialState
 
     from audiovae.training.loop import Trainer, is_cpu
@@ -162,6 +163,16 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
     finally:
         alone.close()
         processes.destroy_process_group()
+
+
+def require(device: str) -> None:
+    """Raises InputError where the packages of the extra ``train``, or the device, are missing."""
+    if not (find_spec("accelerate") and find_spec("tensorboard")):
+        raise InputError("training needs more packages: pip install 'audiovae[train]'")
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here")
 
 
 def _is_first_process() -> bool:
@@ -202,6 +213,8 @@ def _prepare_folder(run: Run) -> None:
         if not run.resumed:
             for name in (LOG_FILE, MODEL_FILE, STATE_FILE):
                 (run.folder / name).unlink(missing_ok=True)
+            for left in run.folder.glob(PRIOR_STATE):
+                left.unlink(missing_ok=True)
             shutil.rmtree(run.folder / BOARD_FOLDER, ignore_errors=True)
         folders = {"data": str(run.data.absolute()), "cache": str(run.cache.absolute())}
         _write_whole(run.folder / CONFIG_FILE, run.config.model_dump_json(indent=2))
@@ -213,18 +226,6 @@ def _prepare_folder(run: Run) -> None:
 def _write_whole(path: Path, text: str) -> None:
     with whole_file(path, force=True) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _require_packages() -> None:
-    if not (find_spec("accelerate") and find_spec("tensorboard")):
-        raise InputError("training needs more packages: pip install 'audiovae[train]'")
-
-
-def _require_device(device: str) -> None:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no CUDA device here")
 
 
 def _facts(run: Run, cache: Cache) -> Facts:

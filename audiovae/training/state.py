@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
-from audiovae.training.adversary import Adversary
 
 CHECKSUM = "sha256"
 MOST_STEPS = 1 << 40
@@ -35,15 +34,23 @@ class Position:
         if not 0 <= self.skipped_in_a_row <= self.skipped_steps <= self.step <= MOST_STEPS:
             raise ValueError(f"{asdict(self)} is no position")
 
+    def after(self, *, finite: bool) -> "Position":
+        """Where the next step leads."""
+        return Position(
+            step=self.step + 1,
+            skipped_steps=self.skipped_steps + (not finite),
+            skipped_in_a_row=0 if finite else self.skipped_in_a_row + 1,
+        )
+
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run changes: weights, their moving average, the optimizer's moments, and what the discriminator has."""
+    """What a run changes, by names: weights, their moving average among them, and the moments of optimizers."""
 
-    model: nn.Module
-    ema: nn.Module
-    optimizer: torch.optim.Optimizer
-    adversary: Adversary | None = None
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    may_be_new: frozenset[str] = frozenset()
+    """Names that an older state may lack: those parts start afresh."""
 
 
 def save_state(path: Path, parts: Parts, position: Position) -> None:
@@ -51,38 +58,37 @@ def save_state(path: Path, parts: Parts, position: Position) -> None:
 
     Raises InputError if the disk refuses; the older file then stays as it was.
     """
-    tensors = _weights("model.", parts.model) | _weights("ema.", parts.ema) | _moments("optimizer.", parts.optimizer)
-    if parts.adversary:
-        tensors |= _weights("discriminator.", parts.adversary.discriminator)
-        tensors |= _moments("discriminator_optimizer.", parts.adversary.optimizer)
+    tensors: dict[str, Tensor] = {}
+    for name, module in parts.modules.items():
+        tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
+    for name, optimizer in parts.optimizers.items():
+        tensors |= _moments(f"{name}.", optimizer)
     header = {name: json.dumps(value) for name, value in asdict(position).items()}
     write_tensors(path, tensors, header | {CHECKSUM: _checksum(tensors, header)}, force=True)
 
 
 def load_state(path: Path, parts: Parts) -> Position:
-    """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file.
-
-    A run that gets a discriminator only now starts with a fresh one.
-    """
+    """Restores what ``save_state`` wrote, in place, and returns the position. Raises InputError that names the file."""
     tensors, header = read_tensors(path, kind="state of a run")
     if header.pop(CHECKSUM, None) != _checksum(tensors, header):
         raise InputError(f"{path}: damaged, or not the state of a run: its checksum is another")
+
+    def saved(name: str) -> dict[str, Tensor] | None:
+        own = with_prefix(tensors, f"{name}.")
+        return own if own or name not in parts.may_be_new else None
+
     try:
         position = Position(**{field.name: int(header[field.name]) for field in fields(Position)})
-        parts.model.load_state_dict(with_prefix(tensors, "model."))
-        parts.ema.load_state_dict(with_prefix(tensors, "ema."))
-        _restore_moments(parts.optimizer, with_prefix(tensors, "optimizer."))
-        if parts.adversary and (weights := with_prefix(tensors, "discriminator.")):
-            parts.adversary.discriminator.load_state_dict(weights)
-            _restore_moments(parts.adversary.optimizer, with_prefix(tensors, "discriminator_optimizer."))
+        for name, module in parts.modules.items():
+            if (weights := saved(name)) is not None:
+                module.load_state_dict(weights)
+        for name, optimizer in parts.optimizers.items():
+            if (moments := saved(name)) is not None:
+                _restore_moments(optimizer, moments)
     except (RuntimeError, ValueError, LookupError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the state of this run: {reason}") from error
     return position
-
-
-def _weights(prefix: str, model: nn.Module) -> dict[str, Tensor]:
-    return {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
 
 
 def _moments(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The averaged weights on held-out segments: measures, and examples for TensorBoard. And the prior that fits them."""
+"""The averaged weights on held-out segments: measures, and examples for TensorBoard."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,15 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from audiovae.griffin_lim import griffin_lim
-from audiovae.model.posterior import ACTIVE_VARIANCE, Posterior
-from audiovae.model.prior import Prior
+from audiovae.model.posterior import ACTIVE_VARIANCE
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram, mean_error_db
-from audiovae.training.data import Cache, Segments, segment_samples
+from audiovae.training.data import Cache, Segments
+from audiovae.training.encoded import encode_segments
 
 SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16
 """Sounds shown in TensorBoard, and Griffin-Lim's iterations for them."""
-PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
-"""Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
-HEARD_AGAIN = 4
-"""Times that the training sounds go into the segments, at most."""
 COLLAPSED_SHARE = 0.25
 
 
@@ -71,22 +67,6 @@ def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWri
     )
 
 
-def encode_segments(
-    vae: VAE, spectrogram: Spectrogram, segments: Segments, count: int
-) -> tuple[Float[Tensor, "count 1 n_bands frames"], Posterior]:
-    """Spectrograms and posteriors of the first ``count`` segments, eight at a time."""
-    device = spectrogram.window.device
-    targets, means, logvars = [], [], []
-    with torch.inference_mode():
-        for first in range(0, count, 8):
-            waveform = torch.stack([segments[index] for index in range(first, min(first + 8, count))])
-            targets.append(spectrogram(waveform[:, None].to(device), center=False))
-            posterior = vae.encode(targets[-1])
-            means.append(posterior.mean)
-            logvars.append(posterior.logvar)
-    return torch.cat(targets), Posterior(torch.cat(means), torch.cat(logvars))
-
-
 def _show(
     board: SummaryWriter,
     name: str,
@@ -102,22 +82,3 @@ def _show(
         magnitude = spectrogram.magnitude(sound)
         waveform = griffin_lim(magnitude, hop_length=config.hop_length, iterations=EXAMPLE_ITERATIONS, bank=bank)
         board.add_audio(f"{name}/{index}", waveform.clamp(-1, 1), step, sample_rate=config.sample_rate)
-
-
-def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int) -> Prior:
-    """Fitted to the latents of at most so many training segments that are long enough to show how sounds move.
-
-    They are as long as every training file allows, so that none is left out; from single frames nothing can be said
-    about movement, and the prior stays the standard one.
-    """
-    config = vae.config
-    shortest = min(source.samples for source in cache.split("train"))
-    context = segment_samples(config, latent_frames=1) - config.latent_hop_length
-    latent_frames = min(PRIOR_LATENT_FRAMES, (shortest - context) // config.latent_hop_length)
-    if latent_frames < 2:
-        return Prior.standard(config.model.latent_channels)
-    heard = sum(source.samples for source in cache.split("train")) // (latent_frames * config.latent_hop_length)
-    count = max(2, min(segments, HEARD_AGAIN * heard))
-    drawn = Segments(cache, "train", config, augment=False, latent_frames=latent_frames)
-    _, posterior = encode_segments(vae, spectrogram, drawn, count)
-    return Prior.fit(posterior.mean, importance=vae.components.scale)

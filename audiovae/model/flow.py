@@ -1,0 +1,165 @@
+"""A flow from noise to latents of one kind of sounds: it knows how notes begin and end, as no Gaussian can.
+
+At time t, from 0 to 1, a sequence z with noise n on it is
+
+    z_t = (1 - t) n + t z,    n ~ N(0, I)
+
+and dz_t / dt = (E[z | z_t] - z_t) / (1 - t) carries noise to sequences that are distributed as the data are: flow
+matching (Lipman et al., 2023), with the straight paths of a rectified flow (Liu et al., 2023). What the Gaussian of its
+kind expects, each frame and channel for itself, is a formula; a network adds what it knows better. It looks 31 frames
+each way, so that sequences may be of any length.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+WIDTH, DILATIONS = 224, (1, 2, 4, 8, 16)
+TIME_FREQUENCIES = 32
+EULER_STEPS = 50
+VARIANCE_FLOOR = 0.01
+"""Of a channel in a kind, relative to its variance in all sounds."""
+
+
+class Flow(nn.Module):
+    """The network, and the moments of the kinds of sounds that it knows.
+
+    Inside, latents lie frame by frame, and have zero mean and unit variance over all sounds.
+    """
+
+    mean: Tensor
+    std: Tensor
+    centre: Tensor
+    variance: Tensor
+
+    def __init__(self, latent_channels: int, kinds: int) -> None:
+        """N(0, I) for every kind, until ``learn_moments`` and training."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(latent_channels))
+        self.register_buffer("std", torch.ones(latent_channels))
+        self.register_buffer("centre", torch.zeros(kinds, latent_channels))
+        self.register_buffer("variance", torch.ones(kinds, latent_channels))
+        self.condition = Condition(kinds)
+        self.into = nn.Linear(latent_channels, WIDTH)
+        self.blocks = nn.ModuleList(FlowBlock(dilation) for dilation in DILATIONS)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.out = nn.Linear(WIDTH, latent_channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    @torch.no_grad()
+    def learn_moments(
+        self, segments: Float[Tensor, "segments latent_channels latent_frames"], kind: Int[Tensor, " segments"]
+    ) -> None:
+        """Takes mean and variance of all frames, and of those of each kind; a kind of none stays N(0, I)."""
+        known, counts = kind.unique(return_counts=True)
+        frames = (segments[kind == index].double().mT.flatten(0, 1) for index in known)
+        moments = [(own.mean(0), own.var(0, correction=0)) for own in frames]
+        mean, variance = (torch.stack(part) for part in zip(*moments, strict=True))
+        share = (counts / counts.sum()).double()
+        middle = share @ mean
+        std = (share @ (variance + (mean - middle).square())).sqrt().clamp_min(1e-6)
+        self.mean.copy_(middle)
+        self.std.copy_(std)
+        self.centre[known] = ((mean - middle) / std).to(self.centre)
+        self.variance[known] = (variance / std.square()).clamp_min(VARIANCE_FLOOR).to(self.variance)
+
+    def normalised(self, latents: Float[Tensor, "... latent_channels"]) -> Float[Tensor, "... latent_channels"]:
+        """Zero mean and unit variance over all sounds."""
+        return (latents - self.mean) / self.std
+
+    def gaussian(
+        self,
+        noisy: Float[Tensor, "batch latent_frames latent_channels"],
+        time: Float[Tensor, " batch"],
+        kind: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch latent_frames latent_channels"]:
+        """E[z | z_t] where z is N(centre, variance) of its kind, which is a Wiener filter."""
+        centre, variance, t = self.centre[kind][:, None], self.variance[kind][:, None], time[:, None, None]
+        return centre + variance * t / (t.square() * variance + (1 - t).square()) * (noisy - t * centre)
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch latent_frames latent_channels"],
+        time: Float[Tensor, " batch"],
+        kind: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch latent_frames latent_channels"]:
+        """E[z | z_t], normalised as ``noisy`` is."""
+        condition, hidden = self.condition(time, kind), self.into(noisy)
+        for block in self.blocks:
+            hidden = block(hidden, condition)
+        return self.gaussian(noisy, time, kind) + self.out(self.norm(hidden))
+
+    @torch.inference_mode()
+    def carry(
+        self,
+        noise: Float[Tensor, "batch latent_channels latent_frames"],
+        kind: Int[Tensor, " batch"],
+        *,
+        latents: Float[Tensor, "batch latent_channels latent_frames"] | None = None,
+        start: float = 0.0,
+    ) -> Float[Tensor, "batch latent_channels latent_frames"]:
+        """Latents of noise; or, with ``latents``, of those with noise on them, from the time ``start`` on
+        (SDEdit, Meng et al., 2022).
+
+        Steps lie closer together at both ends, where paths bend most.
+        """
+        z, times = noise.mT, _times(start)
+        if latents is not None:
+            z = (1 - start) * z + start * self.normalised(latents.mT)
+        for now, then in pairwise(times):
+            expected = self(z, torch.full(kind.shape, now), kind)
+            z = z + (then - now) / (1 - now) * (expected - z)
+        return (z * self.std + self.mean).mT
+
+
+class FlowBlock(nn.Module):
+    """A residual block over three frames that lie ``dilation`` apart, scaled and shifted by the condition."""
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
+        self.modulation = nn.Linear(WIDTH, 3 * WIDTH)
+        self.widen = nn.Linear(3 * WIDTH, 2 * WIDTH)
+        self.narrow = nn.Linear(2 * WIDTH, WIDTH)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch latent_frames width"], condition: Float[Tensor, "batch width"]
+    ) -> Float[Tensor, "batch latent_frames width"]:
+        """What lies beyond the ends is zero."""
+        scale, shift, gate = self.modulation(condition)[:, None].chunk(3, dim=2)
+        middle = self.norm(hidden) * (1 + scale) + shift
+        padded = functional.pad(middle, (0, 0, self.dilation, self.dilation))
+        frames = hidden.shape[1]
+        near = torch.cat([padded[:, :frames], middle, padded[:, 2 * self.dilation :]], dim=2)
+        return hidden + (1 + gate) * self.narrow(functional.gelu(self.widen(near)))
+
+
+class Condition(nn.Module):
+    """Time and kind as one vector."""
+
+    def __init__(self, kinds: int) -> None:
+        super().__init__()
+        self.of_time = nn.Linear(2 * TIME_FREQUENCIES, WIDTH)
+        self.of_kind = nn.Embedding(kinds, WIDTH)
+        self.both = nn.Linear(WIDTH, WIDTH)
+        nn.init.normal_(self.of_kind.weight, std=0.3)
+
+    def forward(self, time: Float[Tensor, " batch"], kind: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+        """Sines and cosines of time at frequencies from 1/2 to 500, as in Vaswani et al. (2017)."""
+        frequencies = torch.logspace(0, 3, TIME_FREQUENCIES, device=time.device)
+        angle = math.pi * time[:, None] * frequencies
+        of_time = functional.silu(self.of_time(torch.cat([angle.sin(), angle.cos()], dim=1)))
+        return functional.silu(self.both(of_time + self.of_kind(kind)))
+
+
+def _times(start: float) -> list[float]:
+    even = torch.linspace(math.asin(math.sqrt(start)), math.pi / 2, EULER_STEPS + 1, dtype=torch.float64)
+    return even.sin().square().tolist()

@@ -1,0 +1,83 @@
+"""Segments of the training data as latents, and the prior that is fitted to them."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audiovae.model.posterior import Posterior
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
+from audiovae.spectrogram import Spectrogram
+from audiovae.training.data import Cache, Segments, segment_samples
+
+PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
+"""Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
+HEARD_AGAIN = 4
+"""Times that the sounds go into the segments, at most."""
+BATCH = 8
+
+
+def encode_segments(
+    vae: VAE, spectrogram: Spectrogram, segments: Segments, count: int
+) -> tuple[Float[Tensor, "count 1 n_bands frames"], Posterior]:
+    """Spectrograms and posteriors of the first ``count`` segments."""
+    batches = list(_encoded(vae, spectrogram, segments, count))
+    mean, logvar = (torch.cat([getattr(posterior, part) for _, posterior in batches]) for part in ("mean", "logvar"))
+    return torch.cat([target for target, _ in batches]), Posterior(mean, logvar)
+
+
+def latents_of(
+    vae: VAE,
+    spectrogram: Spectrogram,
+    cache: Cache,
+    split: str,
+    *,
+    segments: int,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Float[Tensor, "count latent_channels latent_frames"]:
+    """Means of the posteriors of at most so many segments, long enough to show how sounds move.
+
+    They are as long as every file of the split allows, so that none is left out.
+    """
+    latent_frames, hop = _latent_frames(cache, split, vae), vae.config.latent_hop_length
+    heard = sum(source.samples for source in cache.split(split)) // (latent_frames * hop)
+    count = max(2, min(segments, HEARD_AGAIN * heard))
+    drawn = Segments(cache, split, vae.config, augment=False, latent_frames=latent_frames)
+    latents = torch.empty(count, vae.config.model.latent_channels, latent_frames, dtype=dtype)
+    for first, (_, posterior) in zip(range(0, count, BATCH), _encoded(vae, spectrogram, drawn, count), strict=True):
+        latents[first : first + BATCH] = posterior.mean
+        progress(min(count, first + BATCH), count)
+    return latents
+
+
+def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int) -> Prior:
+    """Fitted to the latents of at most so many training segments.
+
+    From single frames nothing can be said about movement, and the prior stays the standard one.
+    """
+    if _latent_frames(cache, "train", vae) < 2:
+        return Prior.standard(vae.config.model.latent_channels)
+    latents = latents_of(vae, spectrogram, cache, "train", segments=segments)
+    return Prior.fit(latents, importance=vae.components.scale)
+
+
+def _latent_frames(cache: Cache, split: str, vae: VAE) -> int:
+    hop = vae.config.latent_hop_length
+    context = segment_samples(vae.config, latent_frames=1) - hop
+    shortest = min(source.samples for source in cache.split(split))
+    return max(1, min(PRIOR_LATENT_FRAMES, (shortest - context) // hop))
+
+
+def _encoded(
+    vae: VAE, spectrogram: Spectrogram, segments: Segments, count: int
+) -> Iterator[tuple[Float[Tensor, "batch 1 n_bands frames"], Posterior]]:
+    device = spectrogram.window.device
+    for first in range(0, count, BATCH):
+        waveform = torch.stack([segments[index] for index in range(first, min(first + BATCH, count))])
+        with torch.inference_mode():
+            target = spectrogram(waveform[:, None].to(device), center=False)
+            posterior = vae.encode(target)
+        yield target, posterior

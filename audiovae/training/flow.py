@@ -1,0 +1,103 @@
+"""Trains the flow of a model's prior, on latents of the data that the model was trained on."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from audiovae.config import TrainingConfig
+from audiovae.errors import InputError
+from audiovae.model.flow import Flow
+from audiovae.training import schedule
+from audiovae.training.optimizer import flow_optimizers, step_if_finite
+from audiovae.training.state import Parts, Position
+
+SETTINGS = TrainingConfig(
+    steps=6000,
+    batch_size=96,
+    learning_rate=3e-3,
+    warmup_steps=200,
+    final_learning_rate=6e-5,
+    ema_decay=0.9985,
+    validate_every=250,
+    checkpoint_every=250,
+)
+ERROR_SEGMENTS = 512
+LEAST_NOISE = 0.05
+"""From here on, errors at less noise count as if there were so much: there are many ways to be almost right."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents as the flow sees them, and the kind of sounds that each segment is of."""
+
+    latents: Float[Tensor, "segments latent_frames latent_channels"]
+    kind: Int[Tensor, " segments"]
+
+
+class FlowTrainer:
+    """A flow, the average of its weights, and where its training is."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        examples: Examples,
+        *,
+        importance: Float[Tensor, " latent_channels"],
+        settings: TrainingConfig = SETTINGS,
+    ) -> None:
+        self.flow, self.examples, self.settings = flow.train().requires_grad_(True), examples, settings
+        self.ema = copy.deepcopy(flow).eval().requires_grad_(False)
+        self.optimizers = flow_optimizers(flow, settings.learning_rate, settings.weight_decay)
+        heard = importance.to(flow.std) * flow.std
+        self.weight = heard / heard.mean()
+        self.position = Position()
+
+    def parts(self) -> Parts:
+        """All that a state must hold."""
+        optimizers = {f"optimizer{number}": optimizer for number, optimizer in enumerate(self.optimizers)}
+        return Parts({"model": self.flow, "ema": self.ema}, optimizers)
+
+    def step(self) -> Float[Tensor, ""]:
+        """One step; returns its loss. Raises InputError where too many in a row weren't finite."""
+        settings, step = self.settings, self.position.step
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate(step, settings)
+        loss = self._loss(self.flow, self.examples, settings.batch_size, seed=(settings.seed << 40) + step)
+        loss.backward()
+        finite = step_if_finite(self.optimizers, self.flow, clip=settings.gradient_clip)
+        if finite:
+            decay = schedule.ema_decay(step, settings)
+            with torch.no_grad():
+                for average, current in zip(self.ema.parameters(), self.flow.parameters(), strict=True):
+                    average.lerp_(current, 1 - decay)
+        self.position = self.position.after(finite=finite)
+        if self.position.skipped_in_a_row >= settings.max_skipped_steps:
+            raise InputError(f"training of the prior: {settings.max_skipped_steps} steps in a row weren't finite")
+        return loss.detach()
+
+    @torch.no_grad()
+    def error(self, examples: Examples) -> float:
+        """Loss of the averaged weights on examples, relative to that of the kinds' Gaussians: 1 is nothing learnt."""
+        own, gaussians = (
+            self._loss(model, examples, ERROR_SEGMENTS, seed=0) for model in (self.ema, self.ema.gaussian)
+        )
+        return float(own / gaussians)
+
+    def _loss(self, model: Callable[..., Tensor], examples: Examples, count: int, *, seed: int) -> Float[Tensor, ""]:
+        """Of random examples at random times: all of it is a function of the seed, so that a resumed run draws the
+        same."""
+        device = examples.latents.device
+        generator = torch.Generator(device).manual_seed(seed)
+        index = torch.randint(len(examples.kind), (count,), generator=generator, device=device)
+        latents, kind = examples.latents[index].float(), examples.kind[index]
+        # Logit-normal times (Esser et al., 2024): most is to be learnt between noise and sound.
+        time = torch.randn(count, generator=generator, device=device).sigmoid()
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        t = time[:, None, None]
+        error = (model((1 - t) * noise + t * latents, time, kind) - latents).square() * self.weight
+        return (error / (1 - t).clamp_min(LEAST_NOISE)).mean()

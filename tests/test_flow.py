@@ -1,0 +1,230 @@
+"""The flow from noise to latents: known answers, what only it can learn, and a training that loses nothing."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
+from audiovae.errors import InputError
+from audiovae.model.flow import EULER_STEPS, VARIANCE_FLOOR, Flow
+from audiovae.model.prior import COMPONENTS, Prior
+from audiovae.model.vae import VAE
+from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
+from audiovae.training.state import load_state, save_state
+
+CHANNELS, FRAMES = 4, 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_and_on_one_thread():
+    """A network of a fifth of the width: the tests wait for no more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiovae.model.flow.WIDTH", 48)
+        yield
+    torch.set_num_threads(threads)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def two_levels(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Sounds of two kinds. Those of kind 0 are loud or quiet throughout, and nothing between; kind 1 is noise at 5."""
+    generator = seeded(seed)
+    kind = torch.arange(count) % 2
+    loud = torch.randint(2, (count, 1, 1), generator=generator) * 6.0 - 3.0
+    noise = 0.3 * torch.randn(count, CHANNELS, FRAMES, generator=generator)
+    return torch.where(kind[:, None, None] == 0, loud, 5.0) + noise, kind
+
+
+def trainer_of(segments: Tensor, kind: Tensor, **settings) -> FlowTrainer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = Flow(CHANNELS, kinds=COMPONENTS)
+    flow.learn_moments(segments, kind)
+    chosen = SETTINGS.model_copy(update={"steps": 300, "batch_size": 32, "warmup_steps": 10} | settings)
+    examples = Examples(flow.normalised(segments.mT), kind)
+    return FlowTrainer(flow, examples, importance=torch.ones(CHANNELS), settings=chosen)
+
+
+@pytest.fixture(scope="module")
+def trained() -> FlowTrainer:
+    trainer = trainer_of(*two_levels(256))
+    for _ in range(trainer.settings.steps):
+        trainer.step()
+    return trainer
+
+
+def test_moments_are_those_of_all_frames_and_of_each_kind():
+    segments, kind = two_levels(400)
+    flow = Flow(CHANNELS, kinds=8)
+    flow.learn_moments(segments, 3 * kind)
+    flat = segments.mT.flatten(0, 1)
+    torch.testing.assert_close(flow.mean, flat.mean(0))
+    torch.testing.assert_close(flow.std, flat.std(0, correction=0))
+    own = flow.normalised(segments[kind == 1].mT).flatten(0, 1)
+    torch.testing.assert_close(flow.centre[3], own.mean(0))
+    torch.testing.assert_close(flow.variance[3], own.var(0, correction=0).clamp_min(VARIANCE_FLOOR))
+    assert (flow.centre[1] == 0).all() and (flow.variance[1] == 1).all()  # of a kind without a sound
+
+
+def test_the_gaussian_is_what_a_regression_finds():
+    """E[z | z_t] of Gaussians is the line of least squares through pairs of them."""
+    flow, time = Flow(1, kinds=2), 0.4
+    flow.centre[1], flow.variance[1] = 2.0, 0.5
+    z = 2 + math.sqrt(0.5) * torch.randn(200_000, generator=seeded())
+    noisy = (1 - time) * torch.randn(200_000, generator=seeded(1)) + time * z
+    slope = ((noisy - noisy.mean()) * (z - z.mean())).mean() / noisy.var()
+    at = torch.tensor([-1.0, 0.0, 2.0])
+    found = flow.gaussian(at[:, None, None], torch.full((3,), time), torch.ones(3, dtype=torch.long))[:, 0, 0]
+    torch.testing.assert_close(found, z.mean() + slope * (at - noisy.mean()), atol=0.02, rtol=0)
+
+
+def test_untrained_it_carries_noise_to_the_gaussian_of_the_kind():
+    segments, kind = two_levels(400)
+    flow = Flow(CHANNELS, kinds=2)
+    flow.learn_moments(segments, kind)
+    for index in (0, 1):
+        noise = torch.randn(200, CHANNELS, FRAMES, generator=seeded())
+        drawn, own = flow.carry(noise, torch.full((200,), index)), segments[kind == index]
+        assert float(drawn.mean()) == pytest.approx(float(own.mean()), abs=0.1)
+        assert float(drawn.std()) == pytest.approx(float(own.std()), rel=0.05)
+
+
+def test_it_learns_what_no_gaussian_can(trained):
+    """Loud or quiet throughout: a Gaussian of the same mean and variance is mostly between."""
+    held_out = two_levels(128, seed=7)
+    examples = Examples(trained.flow.normalised(held_out[0].mT), held_out[1])
+    untrained = trainer_of(*two_levels(256))
+    assert untrained.error(examples) == pytest.approx(1)
+    assert trained.error(examples) < 0.6
+    noise = torch.randn(200, CHANNELS, FRAMES, generator=seeded())
+    level = trained.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2))
+    assert ((level.abs() - 3).abs() < 1).float().mean() > 0.9  # of the Gaussian, a third
+    assert 0.3 < float((level > 0).float().mean()) < 0.7
+    other = trained.ema.carry(noise, torch.ones(200, dtype=torch.long))
+    assert float(other.mean()) == pytest.approx(5, abs=0.3)
+
+
+def prior_with(flow: Flow) -> Prior:
+    segments, _ = two_levels(64)
+    prior = Prior.fit(segments).without_flow()
+    prior.flow = flow
+    return prior
+
+
+def test_a_prior_draws_with_its_flow_and_varies_with_it(trained):
+    prior = prior_with(trained.ema)
+    one, same = (prior.sample(FRAMES, count=2, generator=seeded(3), kind=0) for _ in range(2))
+    assert one.shape == (2, CHANNELS, FRAMES)
+    assert torch.equal(one, same)
+    assert not one.allclose(prior.without_flow().sample(FRAMES, count=2, generator=seeded(3), kind=0))
+    latents = two_levels(2, seed=5)[0][:1].expand(2, -1, -1)
+    changes = [
+        (prior.vary(latents, amount=amount, generator=seeded(1)) - latents).norm() for amount in (0, 0.1, 0.4, 1)
+    ]
+    assert changes[0] == 0
+    assert changes == sorted(changes)
+    kind = prior.kind_of(latents)
+    new = prior.sample(FRAMES, count=1, generator=seeded(1), kind=kind)
+    torch.testing.assert_close(
+        prior.vary(latents, amount=1, generator=seeded(1)), new.expand(2, -1, -1), atol=1e-4, rtol=0
+    )
+
+
+def test_a_longer_sample_is_as_the_shorter_one_far_from_its_end(trained):
+    prior = prior_with(trained.ema)
+    short, long = (prior.sample(frames, count=1, generator=seeded(2), kind=0) for frames in (300, 600))
+    assert (short - long[..., :300])[..., :100].abs().max() < 0.05
+    assert long.isfinite().all()
+
+
+def test_a_checkpoint_holds_it(trained, tmp_path: Path):
+    from tiny_codec import TINY
+
+    prior = Prior.fit(torch.randn(64, 8, 12, generator=seeded())).with_flow()
+    assert prior.flow is not None
+    torch.nn.init.normal_(prior.flow.out.weight, std=0.01)
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, model=VAE(TINY), prior=prior, facts=Facts())
+    loaded = load_checkpoint(path).prior
+    for draw in (prior, loaded):
+        draw.requires_grad_(False)
+    assert torch.equal(
+        loaded.sample(9, count=2, generator=seeded()), prior.eval().sample(9, count=2, generator=seeded())
+    )
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    save_checkpoint(path, model=VAE(TINY), prior=prior.without_flow(), facts=Facts(), force=True)
+    assert load_checkpoint(path).prior.flow is None
+
+
+def test_steps_lie_closer_at_both_ends():
+    from audiovae.model.flow import _times
+
+    for start in (0.0, 0.6):
+        times = torch.tensor(_times(start))
+        steps = times.diff()
+        assert len(steps) == EULER_STEPS
+        assert (float(times[0]), float(times[-1])) == pytest.approx((start, 1.0))
+        assert (steps > 0).all()
+        assert steps[-1] < 0.1 * steps[len(steps) // 2]
+
+
+def test_after_a_stop_training_goes_on_bit_for_bit(tmp_path: Path):
+    whole, first, second = (trainer_of(*two_levels(64)) for _ in range(3))
+    for _ in range(8):
+        whole.step()
+    for _ in range(3):
+        first.step()
+    save_state(tmp_path / "state", first.parts(), first.position)
+    second.position = load_state(tmp_path / "state", second.parts())
+    assert second.position.step == 3
+    for _ in range(5):
+        second.step()
+    for model in ("flow", "ema"):
+        pairs = zip(getattr(whole, model).parameters(), getattr(second, model).parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_steps_that_are_not_finite_change_nothing_and_end_it_when_too_many():
+    trainer = trainer_of(*two_levels(64), max_skipped_steps=3)
+    trainer.step()
+    before = [parameter.clone() for parameter in trainer.flow.parameters()]
+    trainer.examples.latents[:] = torch.nan
+    trainer.step()
+    assert all(torch.equal(*pair) for pair in zip(before, trainer.flow.parameters(), strict=True))
+    assert (trainer.position.step, trainer.position.skipped_steps) == (2, 1)
+    trainer.step()
+    with pytest.raises(InputError, match="3 steps in a row"):
+        trainer.step()
+
+
+def test_errors_at_what_counts_more_weigh_more():
+    segments, kind = two_levels(64)
+    first, last = (trainer_of(segments, kind) for _ in range(2))
+    first.weight, last.weight = torch.tensor([4.0, 0, 0, 0]), torch.tensor([0, 0, 0, 4.0])
+    for _ in range(60):
+        first.step(), last.step()
+    held_out = Examples(*map(torch.clone, (first.examples.latents, first.examples.kind)))
+    first.weight = last.weight = torch.tensor([4.0, 0, 0, 0])
+    assert first.error(held_out) < last.error(held_out)
+
+
+@pytest.mark.gpu
+def test_on_cuda_it_learns_what_the_cpu_learns(trained):
+    segments, kind = two_levels(256)
+    trainer = trainer_of(segments, kind)
+    on_cuda = FlowTrainer(
+        trainer.flow.cuda(),
+        Examples(trainer.examples.latents.cuda(), kind.cuda()),
+        importance=torch.ones(CHANNELS),
+        settings=trainer.settings,
+    )
+    for _ in range(on_cuda.settings.steps):
+        on_cuda.step()
+    assert on_cuda.error(on_cuda.examples) == pytest.approx(trained.error(trained.examples), rel=0.2)
