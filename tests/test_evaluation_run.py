@@ -193,7 +193,9 @@ def test_reconstructions_of_what_the_model_made_are_real(codec: Codec) -> None:
     drawn = [replace(one, checkpoint=codec.fingerprint) for one in drawn]
     found = realism(codec, fit_prior(drawn, torch.ones(drawn[0].mean.shape[1])), drawn, real)
     assert found["reconstructions"] == pytest.approx(0, abs=1e-3)
-    assert found["prior samples"] > 1 and found["N(0, I) samples"] > 1
+    assert found["new sounds, mixture"] > 1 and found["new sounds, N(0, I)"] > 1
+    assert math.isnan(found["new sounds, flow"])
+    assert realism(codec, codec.prior.with_flow(), drawn, real)["new sounds, flow"] > 0
 
 
 def test_neighbours_are_pairs_round_the_list() -> None:

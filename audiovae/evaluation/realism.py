@@ -1,9 +1,10 @@
-"""Whether decoded sounds are like real ones: reconstructions, in-betweens, and samples of the prior.
+"""Whether decoded sounds are like real ones: reconstructions, in-betweens, and new sounds.
 
 FD-MFCC is the Fréchet distance of MFCC statistics (``frechet.mfcc_features``) to those of the real clips. It is in
 squared dB, of no meaning by itself, and smaller sets give larger values: compare within one evaluation only.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -32,7 +33,7 @@ def realism(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, of five kinds of sounds.
+    """FD-MFCC to the real clips' features, of six kinds of sounds; NaN for new sounds of a flow, if there is none.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
@@ -42,9 +43,13 @@ def realism(
         "in-betweens, straight line": _in_betweens(codec, clips, "none"),
     }
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
-    priors = {"prior samples": prior, "N(0, I) samples": Prior.standard(codec.config.model.latent_channels)}
+    priors = {
+        "new sounds, flow": prior if prior.flow else None,
+        "new sounds, mixture": prior.without_flow(),
+        "new sounds, N(0, I)": Prior.standard(codec.config.model.latent_channels),
+    }
     for name, drawn_from in priors.items():
-        distances[name] = mfcc_distance(codec, _samples(drawn_from, clips), real)
+        distances[name] = mfcc_distance(codec, _samples(drawn_from, clips), real) if drawn_from else math.nan
     advance()
     return distances
 

@@ -28,8 +28,8 @@ img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
 """
 
 _NOTES = {
-    "Side by side": "Ratios are to the same model's reconstructions: 1 is as real as those. The KL bounds what "
-    "the latents tell. PCA has no prior of its own: its samples are of one fitted to these very clips.",
+    "Side by side": "FD-MFCC: distance to real sounds, as below. The KL bounds what "
+    "the latents tell. PCA has no prior of its own: its new sounds are of one fitted to these very clips.",
     "Reconstruction": "Mean over clips with 95 % confidence interval. Griffin-Lim only: no phase is taken from the "
     "input. True bands is the ceiling of the front end: the clip's own bands through the same inversion and "
     "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
@@ -44,7 +44,8 @@ _NOTES = {
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
     "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
-    "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips, the same amount of each kind.",
+    "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips. New sounds: of the flow or the "
+    "mixture that is the model's prior, or of N(0, I), frame by frame.",
 }
 
 

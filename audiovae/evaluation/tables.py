@@ -55,14 +55,14 @@ def in_between_table(rows: Rows) -> Table:
 
 def realism_table(evaluation: Evaluation) -> Table:
     """FD-MFCC of each model's kinds of sounds."""
-    kinds = list(next(iter(evaluation.realism.values())))
+    kinds = _kinds(evaluation)
     rows = [[name, *(_number(found[kind], 0) for kind in kinds)] for name, found in evaluation.realism.items()]
     return Table(["FD-MFCC to the clips ↓", *kinds], rows)
 
 
 def lecture_table(evaluation: Evaluation) -> Table:
     """What the lecture claims of PCA, autoencoder and VAE, side by side: one row each."""
-    kinds = list(next(iter(evaluation.realism.values())))
+    kinds = _kinds(evaluation)
     header = ["model", "reconstruction: log-mel error, dB ↓"]
     header += ["in-betweens of tones: truth-relative error ↓", f"{STRAIGHT} ↓"]
     header += [f"{kind}: FD-MFCC ↓" for kind in kinds] + ["KL, bits a second", "active channels"]
@@ -82,6 +82,12 @@ def lecture_table(evaluation: Evaluation) -> Table:
             ]
         )
     return Table(header, rows)
+
+
+def _kinds(evaluation: Evaluation) -> list[str]:
+    """Kinds of sounds of which any model has some."""
+    models = evaluation.realism.values()
+    return [kind for kind in next(iter(models)) if not all(math.isnan(found[kind]) for found in models)]
 
 
 def _measured(groups: Mapping[str, Rows], titles: dict[str, str]) -> dict[str, str]:
