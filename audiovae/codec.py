@@ -57,7 +57,7 @@ class Codec:
 
     @property
     def prior(self) -> Prior:
-        """p(z), fitted to the training latents."""
+        """p(z), learnt from the training latents."""
         return self.checkpoint.prior
 
     @property

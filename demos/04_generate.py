@@ -1,4 +1,4 @@
-"""New sounds: draws of the fitted prior, of the control N(0, I), and variations of a guitar."""
+"""New sounds: draws of the learnt prior, of its mixture alone, of the control N(0, I), and variations of a guitar."""
 
 import argparse
 from dataclasses import replace
@@ -20,13 +20,16 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     codec = audiovae.load(arguments.checkpoint)
-    independent = Prior.standard(codec.config.model.latent_channels)
-    control = replace(codec, checkpoint=replace(codec.checkpoint, prior=independent))
+    control, mixture = (
+        replace(codec, checkpoint=replace(codec.checkpoint, prior=prior))
+        for prior in (Prior.standard(codec.config.model.latent_channels), codec.prior.without_flow())
+    )
     guitar = codec.encode(GUITAR)
     sounds = {}
     for index in range(COUNT):
         sounds[f"prior {index}"] = audiovae.generate(codec, index=index)
         sounds[f"control {index}"] = audiovae.generate(control, index=index)
+        sounds[f"mixture {index}"] = audiovae.generate(mixture, index=index)
         amount = (index + 1) / COUNT
         sounds[f"guitar {amount:.2f}"] = audiovae.generate(codec, like=guitar, amount=amount)
     sounds = dict(sorted(sounds.items()))
@@ -37,7 +40,7 @@ def main() -> None:
         list(sounds),
         arguments.out / "generated.png",
         config=codec.config.spectrogram,
-        title="N(0, I) frame by frame, variations of a guitar, the fitted prior",
+        title="N(0, I) frame by frame, variations of a guitar, the mixture alone, the prior",
         seconds=guitar.duration_seconds,
         force=True,
     )

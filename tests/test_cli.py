@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -931,34 +932,73 @@ def trained(quick: Path, music: Path, run: Path) -> Path:
     return run
 
 
-def test_a_trained_model_gets_a_prior_that_knows_more(
-    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few segments and a narrow network to learn a prior with."""
     monkeypatch.setattr(prior, "SEGMENTS", 24)
     monkeypatch.setattr(prior, "HELD_OUT_SEGMENTS", 8)
+    monkeypatch.setattr("audiovae.model.flow.WIDTH", 48)
+
+
+def test_a_trained_model_gets_a_prior_that_knows_more(quick: Path, music: Path, tmp_path: Path, few: None) -> None:
     run = trained(quick, music, tmp_path / "run")
     model, words = run / "model.safetensors", ("train-prior", run, "--device", "cpu", "--quiet")
-    before = model.read_bytes()
-    assert work(*words, "--minutes", 0).startswith(f"{run}: time is up, state saved: the same command goes on: step 0")
-    assert model.read_bytes() == before
-    assert work(*words, "--steps", 2).startswith(f"wrote {model}: step 2, error ")
-    facts, info = load_checkpoint(model), json.loads(call("info", model, "--json").stdout)
-    assert facts.prior.flow is not None
+    mixture = model.read_bytes()
+    (run / "prior-of-older-weights.safetensors").touch()
+    (run / ".prior-01.safetensors.1.tmp").touch()
+    assert ": time is up, state saved, the same command goes on: step 0, error 1.000" in work(*words, "--minutes", 0)
+    assert model.read_bytes() == mixture
+    assert len(list(run.glob("*prior*"))) == 1
+    assert work(*words, "--steps", 24).startswith(f"wrote {model}: step 24, error ")
+    loaded, info = load_checkpoint(model), json.loads(call("info", model, "--json").stdout)
+    assert loaded.prior.flow is not None
     assert (info["prior"], info["step"]) == ("mixture and flow", 2)
-    assert info["metrics"]["prior_error"] > 0
-    new = tmp_path / "new"
-    work("generate", "--count", 1, "--duration", 0.3, "--checkpoint", model, "--out", new, "--quiet")
-    result = call(*words[:-1], "--steps", 3, "--json")
-    told = json.loads(result.stdout)
-    assert (told["steps"], told["finished"], told["written"]) == (3, True, [str(model)])
-    assert load_checkpoint(model).fingerprint == facts.fingerprint
+    assert 0 < info["metrics"]["prior_error"] < 1
+    again = json.loads(call(*words[:-1], "--steps", 24, "--json").stdout)
+    assert (again["finished"], again["prior_error"]) == (True, info["metrics"]["prior_error"])
+    work("generate", "--count", 1, "--duration", 0.3, "--checkpoint", model, "--out", tmp_path / "new", "--quiet")
     words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
     assert call(*words).exit_code == 0
     assert not list(run.glob("prior-*"))
 
 
+def test_a_prior_that_was_stopped_is_the_same_bit_for_bit(
+    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, words = trained(quick, music, tmp_path / "run"), ("--device", "cpu", "--quiet", "--steps", 6)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    work("train-prior", run, *words)
+    monkeypatch.setattr(prior, "SETTINGS", prior.SETTINGS.model_copy(update={"checkpoint_every": 2}))
+    step, interrupted_at = prior.FlowTrainer.step, [3]
+
+    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
+        if self.position.step in interrupted_at:
+            interrupted_at.clear()
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+    line = refuse("train-prior", copy, *words, code=130)
+    assert (
+        line == f"{copy}: interrupted after step 3; the same command goes on from the last state saved (every 2 steps)"
+    )
+    work("train-prior", copy, *words)
+    assert (copy / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_a_prior_that_learnt_nothing_is_not_taken(
+    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(quick, music, tmp_path / "run")
+    before = (run / "model.safetensors").read_bytes()
+    monkeypatch.setattr(prior.FlowTrainer, "error", lambda *_: 1.25)
+    last = work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 1)
+    assert last == f"{run}: nothing was learnt, the model keeps its mixture: step 1, error 1.250 of Gaussians'"
+    assert (run / "model.safetensors").read_bytes() == before
+
+
 def test_the_prior_of_what_is_no_run_is_refused(
-    quick: Path, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "not a run that can be resumed: it has no config.json" in refuse("train-prior", tmp_path)
     run = trained(quick, music, tmp_path / "run")
@@ -966,10 +1006,10 @@ def test_the_prior_of_what_is_no_run_is_refused(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prior, "SEGMENTS", 24)
     monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
     line = refuse("train-prior", run, "--device", "cpu", "--quiet", code=130)
-    assert line.startswith(f"{run}: interrupted after step 0; audiovae train-prior {run} goes on from the last state")
+    assert line == f"{run}: interrupted after step 0; no state was saved yet"
+    assert refuse("train-prior", run, "--data", tmp_path / "none").endswith("none: no such folder")
     (run / "model.safetensors").unlink()
     assert refuse("train-prior", run, "--device", "cpu") == f"{run}/model.safetensors: no such file"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audiovae.checkpoint import Checkpoint
     from audiovae.training.data import Cache
     from audiovae.training.loop import Progress
-    from audiovae.training.prior import PriorProgress
+    from audiovae.training.prior import PriorOutcome, PriorProgress
     from audiovae.training.run import Outcome, Run, Watch
 
 SHOWN_SKIPPED = 5
@@ -69,13 +69,18 @@ def train(
 
 
 def train_prior(
-    run: Annotated[Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run.")],
+    folder: Annotated[Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run.")],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
     ] = None,
     minutes: Annotated[
-        float | None,
-        typer.Option(metavar="N", min=0, help="Train so long, once the sounds are encoded, and save the state."),
+        float | None, typer.Option(metavar="N", min=0, help="Save the state and end after this time.")
+    ] = None,
+    data: Annotated[
+        Path | None, options.PathOption(metavar="DIR", help="Folder of audio files.", show_default="the run's")
+    ] = None,
+    cache: Annotated[
+        Path | None, options.PathOption(metavar="DIR", help="Folder for the decoded audio.", show_default="the run's")
     ] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -85,21 +90,15 @@ def train_prior(
     """Teach a trained model how notes begin and end, for new sounds; the same command again goes on."""
     from audiovae.training import run as training
 
+    run, report = training.resumed_run(folder, [], data=data, cache=cache), Report(as_json=as_json, quiet=quiet)
     training.require(device)
-    from audiovae.training.loop import MODEL_FILE
     from audiovae.training.prior import PriorWatch
     from audiovae.training.prior import train_prior as train_its_prior
 
-    report = Report(as_json=as_json, quiet=quiet)
-    with report.progress("encoding, training") as advance:
-        watch = PriorWatch(encoded=advance, stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)))
+    with report.progress("decoding, encoding, training") as advance:
+        watch = PriorWatch(advance, advance, lambda at: advance(at.step, at.steps, _prior_figures(at)))
         outcome = train_its_prior(run, steps=steps, minutes=minutes, device=device, watch=watch)
-    written = [str(run / MODEL_FILE)] if outcome.is_finished else []
-    facts = {"run": str(run), "steps": outcome.step, "finished": outcome.is_finished, "prior_error": outcome.error}
-    line = f"wrote {run / MODEL_FILE}" if written else f"{run}: time is up, state saved: the same command goes on"
-    report.finish(
-        f"{line}: step {outcome.step}, error {outcome.error:.3f} of the mixture's", facts | {"written": written}
-    )
+    _finish_prior(folder, outcome, report)
 
 
 def info(
@@ -159,8 +158,30 @@ class _Bars:
 
 
 def _prior_figures(progress: "PriorProgress") -> str:
-    held_out = "" if progress.error is None else f"  error {progress.error:.3f} of the mixture's"
-    return f"loss {progress.loss:.3f}{held_out}"
+    return f"loss {progress.loss:.3f}" + ("" if progress.error is None else f"  {_prior_error(progress.error)}")
+
+
+def _prior_error(error: float) -> str:
+    return f"error {error:.3f} of Gaussians'"
+
+
+def _finish_prior(folder: Path, outcome: "PriorOutcome", report: Report) -> None:
+    from audiovae.training.loop import MODEL_FILE
+
+    model, told = folder / MODEL_FILE, f"step {outcome.step}, {_prior_error(outcome.error)}"
+    facts: dict[str, Any] = {
+        "run": str(folder),
+        "steps": outcome.step,
+        "finished": outcome.is_finished,
+        "prior_error": outcome.error,
+        "written": [str(model)] if outcome.is_finished and outcome.is_better else [],
+    }
+    if not outcome.is_finished:
+        report.finish(f"{folder}: time is up, state saved, the same command goes on: {told}", facts)
+    elif not outcome.is_better:
+        report.finish(f"{folder}: nothing was learnt, the model keeps its mixture: {told}", facts)
+    else:
+        report.finish(f"wrote {model}: {told}", facts)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ each way, so that sequences may be of any length.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -21,6 +22,9 @@ from torch.nn import functional
 WIDTH, DILATIONS = 224, (1, 2, 4, 8, 16)
 TIME_FREQUENCIES = 32
 EULER_STEPS = 50
+LEAST_NOISE = 0.05
+"""Where less noise is left, a network that learns from what it hears has nothing to add: its part fades out."""
+FRAMES_AT_ONCE = 1 << 16
 VARIANCE_FLOOR = 0.01
 """Of a channel in a kind, relative to its variance in all sounds."""
 
@@ -35,6 +39,7 @@ class Flow(nn.Module):
     std: Tensor
     centre: Tensor
     variance: Tensor
+    share: Tensor
 
     def __init__(self, latent_channels: int, kinds: int) -> None:
         """N(0, I) for every kind, until ``learn_moments`` and training."""
@@ -43,6 +48,7 @@ class Flow(nn.Module):
         self.register_buffer("std", torch.ones(latent_channels))
         self.register_buffer("centre", torch.zeros(kinds, latent_channels))
         self.register_buffer("variance", torch.ones(kinds, latent_channels))
+        self.register_buffer("share", torch.eye(kinds)[0])
         self.condition = Condition(kinds)
         self.into = nn.Linear(latent_channels, WIDTH)
         self.blocks = nn.ModuleList(FlowBlock(dilation) for dilation in DILATIONS)
@@ -55,12 +61,16 @@ class Flow(nn.Module):
     def learn_moments(
         self, segments: Float[Tensor, "segments latent_channels latent_frames"], kind: Int[Tensor, " segments"]
     ) -> None:
-        """Takes mean and variance of all frames, and of those of each kind; a kind of none stays N(0, I)."""
+        """Takes mean and variance of all frames and of those of each kind, and the kinds' shares; a kind of none stays
+        N(0, I).
+        """
         known, counts = kind.unique(return_counts=True)
-        frames = (segments[kind == index].double().mT.flatten(0, 1) for index in known)
-        moments = [(own.mean(0), own.var(0, correction=0)) for own in frames]
-        mean, variance = (torch.stack(part) for part in zip(*moments, strict=True))
-        share = (counts / counts.sum()).double()
+        own = (segments[kind == index].float() for index in known)
+        moments = [torch.var_mean(some, dim=(0, 2), correction=0) for some in own]
+        variance, mean = (torch.stack(part).double() for part in zip(*moments, strict=True))
+        share = counts.double() / len(kind)
+        self.share.zero_()
+        self.share[known] = share.to(self.share)
         middle = share @ mean
         std = (share @ (variance + (mean - middle).square())).sqrt().clamp_min(1e-6)
         self.mean.copy_(middle)
@@ -92,9 +102,10 @@ class Flow(nn.Module):
         condition, hidden = self.condition(time, kind), self.into(noisy)
         for block in self.blocks:
             hidden = block(hidden, condition)
-        return self.gaussian(noisy, time, kind) + self.out(self.norm(hidden))
+        fading = ((1 - time) / LEAST_NOISE).clamp_max(1)[:, None, None]
+        return self.gaussian(noisy, time, kind) + fading * self.out(self.norm(hidden))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def carry(
         self,
         noise: Float[Tensor, "batch latent_channels latent_frames"],
@@ -105,16 +116,25 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "batch latent_channels latent_frames"]:
         """Latents of noise; or, with ``latents``, of those with noise on them, from the time ``start`` on
         (SDEdit, Meng et al., 2022).
-
-        Steps lie closer together at both ends, where paths bend most.
         """
-        z, times = noise.mT, _times(start)
+        z = noise.mT
         if latents is not None:
             z = (1 - start) * z + start * self.normalised(latents.mT)
+        size = max(1, FRAMES_AT_ONCE // z.shape[1])
+        parts = zip(z.split(size), kind.split(size), strict=True)
+        carried = torch.cat([self._euler(part, own, _times(start)) for part, own in parts])
+        return (carried * self.std + self.mean).mT.contiguous()
+
+    def _euler(
+        self,
+        z: Float[Tensor, "batch latent_frames latent_channels"],
+        kind: Int[Tensor, " batch"],
+        times: Sequence[float],
+    ) -> Float[Tensor, "batch latent_frames latent_channels"]:
         for now, then in pairwise(times):
             expected = self(z, torch.full(kind.shape, now), kind)
             z = z + (then - now) / (1 - now) * (expected - z)
-        return (z * self.std + self.mean).mT
+        return z
 
 
 class FlowBlock(nn.Module):
@@ -161,5 +181,6 @@ class Condition(nn.Module):
 
 
 def _times(start: float) -> list[float]:
+    """From ``start`` to 1, closer together near noise and near sound, where the paths bend most."""
     even = torch.linspace(math.asin(math.sqrt(start)), math.pi / 2, EULER_STEPS + 1, dtype=torch.float64)
     return even.sin().square().tolist()

@@ -27,6 +27,8 @@ COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
 DIRECTIONS_OF_CENTRES, FACTORS = 8, 16
 MAX_MEMORY = 0.98
 """Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
+LEAST_AMOUNT = 1e-6
+"""Of a variation: less is nothing."""
 VARIANCE_FLOOR = 1e-3
 """Of a channel in a kind of sounds, where kinds are compared: one that never moved there decides nothing alone."""
 
@@ -56,10 +58,10 @@ class Prior(nn.Module):
         self.register_buffer("rest_memory", torch.zeros(COMPONENTS, latent_channels))
         self.register_module("flow", None)
 
-    def with_flow(self) -> "Prior":
-        """The same mixture, with a flow that knows nothing yet."""
+    def with_flow(self, flow: Flow | None = None) -> "Prior":
+        """The same mixture with a flow; by default, with one that knows nothing yet."""
         prior = self.without_flow()
-        prior.flow = Flow(self.centre.shape[1], kinds=COMPONENTS)
+        prior.flow = Flow(self.centre.shape[1], kinds=COMPONENTS) if flow is None else flow
         return prior
 
     def without_flow(self) -> "Prior":
@@ -151,7 +153,8 @@ class Prior(nn.Module):
         a flow, as far as that doesn't look ahead to the end.
         """
         if kind is None:
-            kinds = torch.multinomial(self.share.cpu().double(), count, replacement=True, generator=generator)
+            share = self.share if self.flow is None else self.flow.share
+            kinds = torch.multinomial(share.cpu().double(), count, replacement=True, generator=generator)
         else:
             kinds = torch.full((count,), kind)
         if self.flow is not None:
@@ -171,7 +174,7 @@ class Prior(nn.Module):
         mixture adds both, around the kind's centre, which keeps the variance that the kind has. The flow goes on from
         latents on which so much noise was laid.
         """
-        if amount == 0:
+        if amount < LEAST_AMOUNT:
             return latents
         kept, kind, frames = math.sqrt(1 - amount**2), self.kind_of(latents), latents.shape[2]
         if self.flow is None:

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from audiovae.config import TrainingConfig
-from audiovae.errors import InputError
-from audiovae.model.flow import Flow
+from audiovae.model.flow import LEAST_NOISE, Flow
 from audiovae.training import schedule
 from audiovae.training.optimizer import flow_optimizers, step_if_finite
 from audiovae.training.state import Parts, Position
@@ -26,8 +25,6 @@ SETTINGS = TrainingConfig(
     checkpoint_every=250,
 )
 ERROR_SEGMENTS = 512
-LEAST_NOISE = 0.05
-"""From here on, errors at less noise count as if there were so much: there are many ways to be almost right."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,13 @@ class Examples:
     latents: Float[Tensor, "segments latent_frames latent_channels"]
     kind: Int[Tensor, " segments"]
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same on a device."""
+        return Examples(self.latents.to(device), self.kind.to(device))
+
 
 class FlowTrainer:
-    """A flow, the average of its weights, and where its training is."""
+    """A flow, the average of its weights, the best average so far, and where its training is."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class FlowTrainer:
         settings: TrainingConfig = SETTINGS,
     ) -> None:
         self.flow, self.examples, self.settings = flow.train().requires_grad_(True), examples, settings
-        self.ema = copy.deepcopy(flow).eval().requires_grad_(False)
+        self.ema, self.best = (copy.deepcopy(flow).eval().requires_grad_(False) for _ in range(2))
         self.optimizers = flow_optimizers(flow, settings.learning_rate, settings.weight_decay)
         heard = importance.to(flow.std) * flow.std
         self.weight = heard / heard.mean()
@@ -59,10 +60,10 @@ class FlowTrainer:
     def parts(self) -> Parts:
         """All that a state must hold."""
         optimizers = {f"optimizer{number}": optimizer for number, optimizer in enumerate(self.optimizers)}
-        return Parts({"model": self.flow, "ema": self.ema}, optimizers)
+        return Parts({"model": self.flow, "ema": self.ema, "best": self.best}, optimizers)
 
     def step(self) -> Float[Tensor, ""]:
-        """One step; returns its loss. Raises InputError where too many in a row weren't finite."""
+        """One step; returns its loss. One that isn't finite changes nothing, and is counted."""
         settings, step = self.settings, self.position.step
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -76,16 +77,19 @@ class FlowTrainer:
                 for average, current in zip(self.ema.parameters(), self.flow.parameters(), strict=True):
                     average.lerp_(current, 1 - decay)
         self.position = self.position.after(finite=finite)
-        if self.position.skipped_in_a_row >= settings.max_skipped_steps:
-            raise InputError(f"training of the prior: {settings.max_skipped_steps} steps in a row weren't finite")
         return loss.detach()
 
+    def keep_best(self, held_out: Examples) -> float:
+        """Compares the average with the best one on held-out examples, keeps the better one, and returns its error."""
+        errors = [self.error(model, held_out) for model in (self.ema, self.best)]
+        if errors[0] < errors[1]:
+            self.best.load_state_dict(self.ema.state_dict())
+        return min(errors)
+
     @torch.no_grad()
-    def error(self, examples: Examples) -> float:
-        """Loss of the averaged weights on examples, relative to that of the kinds' Gaussians: 1 is nothing learnt."""
-        own, gaussians = (
-            self._loss(model, examples, ERROR_SEGMENTS, seed=0) for model in (self.ema, self.ema.gaussian)
-        )
+    def error(self, flow: Flow, examples: Examples) -> float:
+        """Its loss on examples, relative to that of the kinds' Gaussians: 1 is nothing learnt."""
+        own, gaussians = (self._loss(model, examples, ERROR_SEGMENTS, seed=0) for model in (flow, flow.gaussian))
         return float(own / gaussians)
 
     def _loss(self, model: Callable[..., Tensor], examples: Examples, count: int, *, seed: int) -> Float[Tensor, ""]:

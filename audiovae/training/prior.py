@@ -1,5 +1,6 @@
 """``audiovae train-prior``: gives the model of a finished run a prior that knows how notes begin and end."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,18 +9,22 @@ from pathlib import Path
 import torch
 
 from audiovae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
-from audiovae.model.prior import Prior
+from audiovae.model.flow import Flow
+from audiovae.model.prior import COMPONENTS
 from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import open_cache
 from audiovae.training.encoded import latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import MODEL_FILE, is_cpu
-from audiovae.training.run import PRIOR_STATE, Run, resumed_run
-from audiovae.training.state import load_state, save_state
+from audiovae.training.run import PRIOR_STATE, Run, remove_abandoned
+from audiovae.training.state import load_state, save_state, saved_position
 
-SEGMENTS, HELD_OUT_SEGMENTS, KINDS_AT_ONCE = 16384, 512, 512
+logger = logging.getLogger(__name__)
+
+SEGMENTS, HELD_OUT_SEGMENTS, AT_ONCE = 16384, 512, 512
 
 
 @dataclass(frozen=True)
@@ -51,84 +56,124 @@ class PriorOutcome:
     step: int
     is_finished: bool
     error: float
-    """On held-out audio, relative to that of the kinds' Gaussians."""
+    """The least one of all measured, relative to that of the kinds' Gaussians: the model's, once it is finished."""
+    is_better: bool
+    """Whether it is below 1. If not, the model keeps its mixture."""
 
 
 def train_prior(
-    folder: Path,
+    run: Run,
     *,
     steps: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
     watch: PriorWatch = PriorWatch(),
 ) -> PriorOutcome:
-    """Trains the flow of the newest model in a run's folder, and puts the model with it in the model's place.
+    """Trains the flow of a run's newest model, and puts the model with it in that one's place.
 
-    Called again, it goes on where it was; after ``minutes`` of steps it saves its state and ends.
+    Called again, it goes on where it was; after ``minutes``, encoding included, it saves its state and ends. What the
+    model gets is what was best on held-out sounds.
 
-    Raises InputError for a folder that is no run or has no model yet, and when it is interrupted.
+    Raises InputError for a run without a model or whose data have changed, and when it is interrupted.
     """
-    run, settings = resumed_run(folder, []), SETTINGS.model_copy(update={"steps": steps or SETTINGS.steps})
-    on = torch.device("cpu" if is_cpu(device) else "cuda")
-    with locked(folder):
-        checkpoint = load_checkpoint(folder / MODEL_FILE)
-        state = folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
-        torch.manual_seed(settings.seed)
-        prior = checkpoint.prior.with_flow()
-        assert prior.flow is not None
-        training, held_out = _examples(run, checkpoint, prior, on, watch)
-        trainer = FlowTrainer(
-            prior.flow.to(on), training, importance=checkpoint.model.components.scale, settings=settings
-        )
-        if state.exists():
-            trainer.position = load_state(state, trainer.parts())
-        _train(trainer, held_out, state, watch, minutes)
-        error, step = trainer.error(held_out), trainer.position.step
-        if step >= settings.steps:
-            prior.flow = trainer.ema.cpu()
+    ends_at = None if minutes is None else time.monotonic() + 60 * minutes
+    settings = SETTINGS.model_copy(update={"steps": steps or SETTINGS.steps})
+    with locked(run.folder):
+        remove_abandoned(run.folder)
+        checkpoint = load_checkpoint(run.folder / MODEL_FILE)
+        state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
+        for other in run.folder.glob(PRIOR_STATE):
+            if other != state:  # of weights that are no more
+                other.unlink(missing_ok=True)
+        if checkpoint.prior.flow and state.exists() and (step := saved_position(state).step) >= settings.steps:
+            return PriorOutcome(step, True, checkpoint.facts.metrics["prior_error"], True)
+        if checkpoint.facts.step < run.config.training.steps:
+            at = f"step {checkpoint.facts.step} of {run.config.training.steps}"
+            logger.warning(f"{run.folder}: the model is at {at}: training it on will replace this prior, too")
+        trainer, held_out = _trainer(run, checkpoint, settings, device, watch)
+        _resume(trainer, state)
+        _train(trainer, held_out, state, watch, ends_at)
+        error, step = trainer.keep_best(held_out), trainer.position.step
+        if step >= settings.steps and error < 1:
+            prior = checkpoint.prior.with_flow(trainer.best.cpu())
             facts = replace(checkpoint.facts, metrics=checkpoint.facts.metrics | {"prior_error": error})
-            save_checkpoint(folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
-    return PriorOutcome(step, step >= settings.steps, error)
+            save_checkpoint(run.folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
+    return PriorOutcome(step, step >= settings.steps, error, error < 1)
 
 
-def _examples(
-    run: Run, checkpoint: Checkpoint, prior: Prior, on: torch.device, watch: PriorWatch
-) -> tuple[Examples, Examples]:
-    """Of the training split, whose moments the flow learns, and of the held-out one, if there is one."""
-    assert prior.flow is not None
+def _trainer(
+    run: Run, checkpoint: Checkpoint, settings: TrainingConfig, device: str, watch: PriorWatch
+) -> tuple[FlowTrainer, Examples]:
+    """At its start, and what is held out; where nothing is, both are of the training sounds."""
+    on = torch.device("cpu" if is_cpu(device) else "cuda")
     cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
     model, spectrogram = checkpoint.model.to(on), Spectrogram(run.config.spectrogram).to(on)
-    examples = []
-    for split, count in (("train", SEGMENTS), ("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)):
+
+    def encoded(split: str, count: int) -> Examples:
         latents = latents_of(
             model, spectrogram, cache, split, segments=count, dtype=torch.float16, progress=watch.encoded
         )
-        kind = torch.cat([prior.kinds_of(some) for some in latents.split(KINDS_AT_ONCE)])
-        if not examples:
-            prior.flow.learn_moments(latents, kind)
-        normalised = torch.cat([prior.flow.normalised(some.mT).half() for some in latents.split(KINDS_AT_ONCE)])
-        examples.append(Examples(normalised.to(on), kind.to(on)))
-    training, held_out = examples
-    return training, held_out
+        return Examples(latents, torch.cat([checkpoint.prior.kinds_of(some) for some in latents.split(AT_ONCE)]))
+
+    training = encoded("train", SEGMENTS)
+    held_out = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
+    torch.manual_seed(settings.seed)
+    flow = Flow(run.config.model.latent_channels, kinds=COMPONENTS)
+    flow.learn_moments(training.latents, training.kind)
+    training, held_out = (_normalised(examples, flow).to(on) for examples in (training, held_out))
+    return FlowTrainer(flow.to(on), training, importance=model.components.scale, settings=settings), held_out
 
 
-def _train(trainer: FlowTrainer, held_out: Examples, state: Path, watch: PriorWatch, minutes: float | None) -> None:
-    """To the last step, or until time is up."""
-    settings, ends_at = trainer.settings, None if minutes is None else time.monotonic() + 60 * minutes
+def _normalised(examples: Examples, flow: Flow) -> Examples:
+    """As the flow sees them. In place: they may be a gigabyte."""
+    for some in examples.latents.split(AT_ONCE):
+        some.copy_(flow.normalised(some.mT.float()).mT)
+    return Examples(examples.latents.mT, examples.kind)
+
+
+def _resume(trainer: FlowTrainer, state: Path) -> None:
+    """Goes on from a state, if there is one."""
+    if not state.exists():
+        return
+    learnt = {name: buffer.clone() for name, buffer in trainer.flow.named_buffers()}
+    trainer.position = load_state(state, trainer.parts())
+    if not all(torch.allclose(learnt[name], saved, atol=1e-3) for name, saved in trainer.flow.named_buffers()):
+        raise InputError(f"{state}: of other training data: remove it to begin anew")
+
+
+def _train(trainer: FlowTrainer, held_out: Examples, state: Path, watch: PriorWatch, ends_at: float | None) -> None:
+    """To the last step, or until time is up; the state is saved."""
+    settings = trainer.settings
 
     def due(every: int) -> bool:
         return trainer.position.step % every == 0 or trainer.position.step == settings.steps
 
+    def save() -> None:
+        save_state(state, trainer.parts(), trainer.position)
+
     try:
         while trainer.position.step < settings.steps and (ends_at is None or time.monotonic() < ends_at):
             loss = trainer.step()
-            if due(settings.log_every):
-                error = trainer.error(held_out) if due(settings.validate_every) else None
-                watch.stepped(PriorProgress(trainer.position.step, settings.steps, float(loss), error))
+            _refuse_hopeless(trainer, state.parent)
+            error = trainer.keep_best(held_out) if due(settings.validate_every) else None
             if due(settings.checkpoint_every):
-                save_state(state, trainer.parts(), trainer.position)
-        save_state(state, trainer.parts(), trainer.position)
-    except (KeyboardInterrupt, BrokenPipeError):
-        saved = f"goes on from the last state saved (every {settings.checkpoint_every} steps)"
-        message = f"{state.parent}: interrupted after step {trainer.position.step}"
-        raise InputError(f"{message}; audiovae train-prior {state.parent} {saved}") from None
+                save()
+            if due(settings.log_every):
+                watch.stepped(PriorProgress(trainer.position.step, settings.steps, float(loss), error))
+        save()
+    except BrokenPipeError:  # nobody reads what is told any more; the step is whole
+        save()
+        raise
+    except KeyboardInterrupt:
+        goes_on = f"the same command goes on from the last state saved (every {settings.checkpoint_every} steps)"
+        hope = goes_on if state.exists() else "no state was saved yet"
+        raise InputError(f"{state.parent}: interrupted after step {trainer.position.step}; {hope}") from None
+
+
+def _refuse_hopeless(trainer: FlowTrainer, folder: Path) -> None:
+    most = trainer.settings.max_skipped_steps
+    if trainer.position.skipped_in_a_row >= most:
+        raise InputError(
+            f"{folder}: the prior's loss or gradient was not finite for {most} steps in a row, up to step "
+            f"{trainer.position.step}: look at the data"
+        )

@@ -207,9 +207,7 @@ def _prepare_folder(run: Run) -> None:
 
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        for name in (MODEL_FILE, STATE_FILE):
-            for left in run.folder.glob(f".{name}.*.tmp"):  # by a process that was killed
-                left.unlink(missing_ok=True)
+        remove_abandoned(run.folder)
         if not run.resumed:
             for name in (LOG_FILE, MODEL_FILE, STATE_FILE):
                 (run.folder / name).unlink(missing_ok=True)
@@ -221,6 +219,15 @@ def _prepare_folder(run: Run) -> None:
         _write_whole(run.folder / FOLDERS_FILE, json.dumps(folders, indent=2))
     except OSError as error:
         raise InputError(f"{run.folder}: can't be written: {error.strerror}") from error
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what a process that was killed left behind in a run's folder."""
+    from audiovae.training.loop import MODEL_FILE, STATE_FILE
+
+    for name in (MODEL_FILE, STATE_FILE, PRIOR_STATE):
+        for left in folder.glob(f".{name}.*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 def _write_whole(path: Path, text: str) -> None:
