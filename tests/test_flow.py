@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
 from audiovae.errors import InputError
-from audiovae.model.flow import EULER_STEPS, VARIANCE_FLOOR, Flow, _times
+from audiovae.model.flow import STEPS, VARIANCE_FLOOR, Flow, _times
 from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.model.vae import VAE
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
@@ -106,7 +106,8 @@ def test_it_learns_what_no_gaussian_can(trained):
     assert trained.error(trained.ema, examples) < 0.6
     noise = torch.randn(200, CHANNELS, FRAMES, generator=seeded())
     level = trained.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2))
-    assert ((level.abs() - 3).abs() < 1).float().mean() > 0.9  # of the Gaussian, a third
+    assert ((level.abs() - 3).abs() < 1.5).float().mean() > 0.95  # of the untrained one: none
+    assert untrained.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2)).abs().max() < 1.5
     assert 0.3 < float((level > 0).float().mean()) < 0.7
     other = trained.ema.carry(noise, torch.ones(200, dtype=torch.long))
     assert float(other.mean()) == pytest.approx(5, abs=0.3)
@@ -217,11 +218,11 @@ def test_a_checkpoint_holds_it(trained, tmp_path: Path):
 
 
 def test_steps_lie_closer_near_noise_and_near_sound():
-    assert torch.tensor(_times(0.0)).diff()[0] < 0.1 / EULER_STEPS
+    assert torch.tensor(_times(0.0)).diff()[0] < 0.1 / STEPS
     for start in (0.0, 0.6):
         times = torch.tensor(_times(start))
         steps = times.diff()
-        assert len(steps) == EULER_STEPS
+        assert len(steps) == STEPS
         assert (float(times[0]), float(times[-1])) == pytest.approx((start, 1.0))
         assert (steps > 0).all()
         assert steps[-1] < 0.1 * steps[len(steps) // 2]

@@ -21,9 +21,10 @@ from torch.nn import functional
 
 WIDTH, DILATIONS = 224, (1, 2, 4, 8, 16)
 TIME_FREQUENCIES = 32
-EULER_STEPS = 50
-LEAST_NOISE = 0.05
-"""Where less noise is left, a network that learns from what it hears has nothing to add: its part fades out."""
+STEPS = 50
+FULL_STRENGTH_NOISE = 0.3
+"""Noise that a variation must start with for the network to have its full part in it; with less, its part is smaller.
+Without noise there must be no change, but the network makes some of its own."""
 FRAMES_AT_ONCE = 1 << 16
 VARIANCE_FLOOR = 0.01
 """Of a channel in a kind, relative to its variance in all sounds."""
@@ -102,8 +103,7 @@ class Flow(nn.Module):
         condition, hidden = self.condition(time, kind), self.into(noisy)
         for block in self.blocks:
             hidden = block(hidden, condition)
-        fading = ((1 - time) / LEAST_NOISE).clamp_max(1)[:, None, None]
-        return self.gaussian(noisy, time, kind) + fading * self.out(self.norm(hidden))
+        return self.gaussian(noisy, time, kind) + self.out(self.norm(hidden))
 
     @torch.no_grad()
     def carry(
@@ -116,24 +116,35 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "batch latent_channels latent_frames"]:
         """Latents of noise; or, with ``latents``, of those with noise on them, from the time ``start`` on
         (SDEdit, Meng et al., 2022).
+
+        The less noise there is at the start, the smaller is the network's part: no noise, no change.
         """
-        z = noise.mT
+        z, strength = noise.mT, min(1.0, (1 - start) / FULL_STRENGTH_NOISE)
         if latents is not None:
             z = (1 - start) * z + start * self.normalised(latents.mT)
         size = max(1, FRAMES_AT_ONCE // z.shape[1])
         parts = zip(z.split(size), kind.split(size), strict=True)
-        carried = torch.cat([self._euler(part, own, _times(start)) for part, own in parts])
+        carried = torch.cat([self._integrate(part, own, _times(start), strength) for part, own in parts])
         return (carried * self.std + self.mean).mT.contiguous()
 
-    def _euler(
+    def _integrate(
         self,
         z: Float[Tensor, "batch latent_frames latent_channels"],
         kind: Int[Tensor, " batch"],
         times: Sequence[float],
+        strength: float,
     ) -> Float[Tensor, "batch latent_frames latent_channels"]:
+        """By Heun's method, as Karras et al. (2022) do: steps of one evaluation make sounds too much alike."""
+
+        def velocity(z: Tensor, now: float) -> Tensor:
+            time = torch.full(kind.shape, now)
+            expected = self.gaussian(z, time, kind).lerp(self(z, time, kind), strength)
+            return (expected - z) / (1 - now)
+
         for now, then in pairwise(times):
-            expected = self(z, torch.full(kind.shape, now), kind)
-            z = z + (then - now) / (1 - now) * (expected - z)
+            first = velocity(z, now)
+            straight = z + (then - now) * first
+            z = straight if then == times[-1] else z + (then - now) / 2 * (first + velocity(straight, then))
         return z
 
 
@@ -182,5 +193,5 @@ class Condition(nn.Module):
 
 def _times(start: float) -> list[float]:
     """From ``start`` to 1, closer together near noise and near sound, where the paths bend most."""
-    even = torch.linspace(math.asin(math.sqrt(start)), math.pi / 2, EULER_STEPS + 1, dtype=torch.float64)
+    even = torch.linspace(math.asin(math.sqrt(start)), math.pi / 2, STEPS + 1, dtype=torch.float64)
     return even.sin().square().tolist()
