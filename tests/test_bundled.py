@@ -119,3 +119,22 @@ def test_generated_sounds_hold_together_in_time(codec: Codec):
     assert sound.shape == (1, 4 * 44100)
     assert level_db(sound) == pytest.approx(-20, abs=6)
     assert not torch.equal(sound, codec.decode(audiovae.generate(codec, index=1)).waveform)
+
+
+def test_new_sounds_come_from_a_flow_and_are_no_silence(codec: Codec):
+    assert codec.prior.flow is not None
+    sounds = [audiovae.generate(codec, duration_seconds=1.0, index=index) for index in range(6)]
+    peaks_db = [20 * float(codec.spectrogram.magnitude(codec.spectrogram_of(one)[0]).max().log10()) for one in sounds]
+    assert min(peaks_db) > -20
+    assert not sounds[0].mean.allclose(sounds[1].mean, atol=0.1)
+
+
+def test_a_variation_goes_further_by_amount(codec: Codec):
+    guitar = codec.encode(example("guitar"))
+    changes = [
+        float((audiovae.generate(codec, like=guitar, amount=amount).mean - guitar.mean).square().mean().sqrt())
+        for amount in (0, 0.01, 0.1, 0.3, 0.6, 1)
+    ]
+    assert changes[0] == 0
+    assert changes[1] < 0.1 * changes[3]
+    assert changes == sorted(changes)
