@@ -96,7 +96,11 @@ def train_prior(
     from audiovae.training.prior import train_prior as train_its_prior
 
     with report.progress("decoding, encoding, training") as advance:
-        watch = PriorWatch(advance, advance, lambda at: advance(at.step, at.steps, _prior_figures(at)))
+        watch = PriorWatch(
+            decoded=advance,
+            encoded=advance,
+            stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)),
+        )
         outcome = train_its_prior(run, steps=steps, minutes=minutes, device=device, watch=watch)
     _finish_prior(folder, outcome, report)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from audiovae.config import TrainingConfig
 from audiovae.model.flow import Flow
 from audiovae.training import schedule
-from audiovae.training.optimizer import flow_optimizers, step_if_finite
+from audiovae.training.optimizer import average, flow_optimizers, step_if_finite
 from audiovae.training.state import Parts, Position
 
 SETTINGS = TrainingConfig(
@@ -78,10 +78,7 @@ class FlowTrainer:
         loss.backward()
         finite = step_if_finite(self.optimizers, self.flow, clip=settings.gradient_clip)
         if finite:
-            decay = schedule.ema_decay(step, settings)
-            with torch.no_grad():
-                for average, current in zip(self.ema.parameters(), self.flow.parameters(), strict=True):
-                    average.lerp_(current, 1 - decay)
+            average(self.ema, self.flow, decay=schedule.ema_decay(step, settings))
         self.position = self.position.after(finite=finite)
         return loss.detach()
 

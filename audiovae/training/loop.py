@@ -27,7 +27,7 @@ from audiovae.training.data import Cache, Segments, StepBatches
 from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, PRIOR_SEGMENTS, fit_prior
 from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
-from audiovae.training.optimizer import model_optimizer, step_if_finite
+from audiovae.training.optimizer import average, model_optimizer, step_if_finite
 from audiovae.training.state import Parts, Position, load_state, save_state
 from audiovae.training.validation import Validation, validate
 
@@ -204,7 +204,7 @@ class Trainer:
         self.accelerator.backward(loss)
         finite = step_if_finite([self.optimizer], self.vae, clip=training.gradient_clip)
         if finite:
-            self._average(schedule.ema_decay(step, training))
+            average(self.ema, self.vae, decay=schedule.ema_decay(step, training))
         self._advance(finite=finite)
         return losses.detached()
 
@@ -213,11 +213,6 @@ class Trainer:
         accelerator = self.accelerator
         number = step * accelerator.num_processes + accelerator.process_index
         return torch.Generator(accelerator.device).manual_seed(((self.config.training.seed << 40) + number) % 2**64)
-
-    def _average(self, decay: float) -> None:
-        with torch.no_grad():
-            for average, current in zip(self.ema.parameters(), self.vae.parameters(), strict=True):
-                average.lerp_(current, 1 - decay)
 
     def _advance(self, *, finite: bool) -> None:
         """Every process sees the same averaged gradients, so all of them skip, and give up, at the same step."""

@@ -1,4 +1,4 @@
-"""The optimizers, and the step that each of them makes."""
+"""The optimizers, the step that each of them makes, and the average of the weights."""
 
 from collections.abc import Sequence
 
@@ -37,3 +37,10 @@ def step_if_finite(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
             optimizer.step()
     model.zero_grad(set_to_none=True)
     return finite
+
+
+@torch.no_grad()
+def average(ema: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """Moves the average of a model's weights towards the weights."""
+    for averaged, current in zip(ema.parameters(), model.parameters(), strict=True):
+        averaged.lerp_(current, 1 - decay)

@@ -20,7 +20,7 @@ from audiovae.training.encoded import latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import MODEL_FILE, is_cpu
 from audiovae.training.run import PRIOR_STATE, Run, remove_abandoned
-from audiovae.training.state import load_state, save_state, saved_position
+from audiovae.training.state import load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,6 @@ def train_prior(
         for other in run.folder.glob(PRIOR_STATE):
             if other != state:  # of weights that are no more
                 other.unlink(missing_ok=True)
-        if checkpoint.prior.flow and state.exists() and (step := saved_position(state).step) >= settings.steps:
-            return PriorOutcome(step, True, checkpoint.facts.metrics["prior_error"], True)
         if checkpoint.facts.step < run.config.training.steps:
             at = f"step {checkpoint.facts.step} of {run.config.training.steps}"
             logger.warning(f"{run.folder}: the model is at {at}: training it on will replace this prior, too")

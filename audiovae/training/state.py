@@ -78,7 +78,7 @@ def load_state(path: Path, parts: Parts) -> Position:
         return own if own or name not in parts.may_be_new else None
 
     try:
-        position = _position(header)
+        position = Position(**{field.name: int(header[field.name]) for field in fields(Position)})
         for name, module in parts.modules.items():
             if (weights := saved(name)) is not None:
                 module.load_state_dict(weights)
@@ -89,19 +89,6 @@ def load_state(path: Path, parts: Parts) -> Position:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not the state of this run: {reason}") from error
     return position
-
-
-def saved_position(path: Path) -> Position:
-    """Where the run of a state is. Raises InputError that names the file."""
-    _, header = read_tensors(path, kind="state of a run")
-    try:
-        return _position(header)
-    except (ValueError, LookupError) as error:
-        raise InputError(f"{path}: not the state of a run") from error
-
-
-def _position(header: dict[str, str]) -> Position:
-    return Position(**{field.name: int(header[field.name]) for field in fields(Position)})
 
 
 def _moments(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
