@@ -1,4 +1,4 @@
-"""Paths between latents: straight and spherical, two ends or many, fixed or moving in time.
+"""Paths between latents: normalised, linear and spherical, two ends or many, fixed or moving in time.
 
 What lies between two tones is one tone of a pitch between, and not both: recordings are first transposed to the pitch
 between them (``pitch_alignment``), frame by frame, and then mixed. That needs the model which made the latents.
@@ -42,7 +42,7 @@ def interpolate(
     b: Latents,
     *,
     weight: Number = 0.5,
-    path: PathShape = "linear",
+    path: PathShape = "normalised",
     fit: Fit = "stretch",
     align: Align = "pitch",
     codec: Codec | None = None,
@@ -61,14 +61,14 @@ def blend(
     latents: Sequence[Latents],
     weights: Sequence[Number],
     *,
-    path: PathShape = "linear",
+    path: PathShape = "normalised",
     fit: Fit = "stretch",
     align: Align = "pitch",
     codec: Codec | None = None,
 ) -> Latents:
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
-    Spherical, of two: ``slerp``; of more: ``spherical_mean``, which doesn't depend on their order.
+    ``mixing`` says what the paths are; none depends on the order of the recordings.
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     return next(blends(latents, [weights], path=path, fit=fit, align=align, codec=codec))
@@ -78,7 +78,7 @@ def blends(
     latents: Sequence[Latents],
     weights: Sequence[Sequence[Number]],
     *,
-    path: PathShape = "linear",
+    path: PathShape = "normalised",
     fit: Fit = "stretch",
     align: Align = "pitch",
     codec: Codec | None = None,
@@ -170,7 +170,7 @@ def interpolate_curve(
     b: Latents,
     curve: Curve,
     *,
-    path: PathShape = "linear",
+    path: PathShape = "normalised",
     fit: Fit = "stretch",
     align: Align = "pitch",
     codec: Codec | None = None,
@@ -224,7 +224,7 @@ def _normalised(weights: Sequence[Number], count: int) -> list[float]:
 
 def _options(path: PathShape, fit: Fit, align: Align) -> str:
     """What differs from the usual, for the provenance."""
-    chosen = {"path": (path, "linear"), "fit": (fit, "stretch"), "align": (align, "pitch")}
+    chosen = {"path": (path, "normalised"), "fit": (fit, "stretch"), "align": (align, "pitch")}
     return "".join(f", {name}={value}" for name, (value, usual) in chosen.items() if value != usual)
 
 

@@ -1,4 +1,9 @@
-"""Mixes of latents of one shape, frame by frame: along straight lines and along great circles."""
+"""Mixes of latents of one shape, frame by frame: along straight lines and along great circles.
+
+Frames of unrelated sounds are nearly at right angles, as vectors of many channels are, so their mean is a third shorter
+than they are: nearer to the mean of all sounds, which is dull and sounds like none of them (White, 2016, "Sampling
+generative networks"). Paths other than the linear one keep the length.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +15,9 @@ from torch import Tensor
 
 from audiovae.alignment import Number
 
-PathShape = Literal["linear", "spherical"]
-"""linear: the straight line; spherical: along the great circle, which keeps the latents' length."""
+PathShape = Literal["normalised", "linear", "spherical"]
+"""normalised: the straight line, scaled so that latents keep their length; linear: the straight line as it is;
+spherical: the great circle, along which directions turn evenly."""
 
 
 def mix(
@@ -23,9 +29,11 @@ def mix(
         return means[used[0]].clone()
     if len(used) == 2:
         return between(means[used[0]], means[used[1]], shares[used[1]], path)
+    means, shares = means[used], [shares[index] for index in used]
     if path == "spherical":
-        return spherical_mean(means[used], [shares[index] for index in used])
-    return torch.tensordot(torch.tensor(shares, dtype=means.dtype, device=means.device), means, dims=1)
+        return spherical_mean(means, shares)
+    share = torch.tensor(shares, dtype=means.dtype, device=means.device)
+    return nlerp(means, share) if path == "normalised" else torch.tensordot(share, means, dims=1)
 
 
 def between(
@@ -34,8 +42,28 @@ def between(
     weight: Number | Float[Tensor, " latent_frames"],
     path: PathShape,
 ) -> Float[Tensor, "*batch latent_channels latent_frames"]:
-    """``lerp`` or ``slerp``."""
-    return (slerp if path == "spherical" else lerp)(a, b, weight)
+    """``lerp``, ``slerp`` or ``nlerp``, with exact ends."""
+    if path != "normalised":
+        return (slerp if path == "spherical" else lerp)(a, b, weight)
+    weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).expand(a.shape[-1])
+    return _exact_ends(a, b, weight, nlerp(torch.stack([a, b]), torch.stack([1 - weight, weight])))
+
+
+def nlerp(
+    points: Float[Tensor, "recordings *batch latent_channels latent_frames"],
+    shares: Float[Tensor, " recordings"] | Float[Tensor, "recordings latent_frames"],
+) -> Float[Tensor, "*batch latent_channels latent_frames"]:
+    """The mean by shares that sum to 1, frame by frame, as long as the mean of the lengths.
+
+    It is made longer by no more than unrelated frames call for, which are at right angles: opposite ones have no
+    direction between them, and what they leave is not blown up.
+    """
+    share = shares.double().reshape(len(points), *[1] * (points.ndim - 2), -1)
+    parts = share * points.double()
+    mean, lengths = parts.sum(0), points.double().norm(dim=-2, keepdim=True)
+    wanted = (share * lengths).sum(0).clamp_min(0)
+    found = torch.maximum(mean.norm(dim=-2, keepdim=True), parts.norm(dim=-2, keepdim=True).norm(dim=0))
+    return torch.where(found == 0, mean, wanted / found * mean).to(points.dtype)
 
 
 def lerp(

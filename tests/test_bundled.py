@@ -1,5 +1,6 @@
 """The bundled model on real music: what it must do for the person who just installed it."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import librosa
@@ -11,6 +12,10 @@ from torch import Tensor
 import audiovae
 from audiovae.audio import Audio
 from audiovae.codec import Codec
+from audiovae.evaluation.log_mel import log_mel_db as magnitude_log_mel_db
+from audiovae.evaluation.log_mel import with_floor
+from audiovae.interpolation import interpolate
+from audiovae.latents import Latents
 from audiovae.level import level_db
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
@@ -138,3 +143,23 @@ def test_a_variation_goes_further_by_amount(codec: Codec):
     assert changes[0] == 0
     assert changes[1] < 0.1 * changes[3]
     assert changes == sorted(changes)
+
+
+def test_in_betweens_are_as_bright_and_move_as_much_as_their_ends(codec: Codec):
+    """On the straight line as it is they are duller by some 3 dB, and move less."""
+
+    def brightness_and_movement_db(latents: Latents) -> Tensor:
+        levels_db = magnitude_log_mel_db(codec.spectrogram.magnitude(codec.spectrogram_of(latents))[0], 44100)
+        levels_db = with_floor(levels_db, levels_db)
+        low, high = levels_db.chunk(2)
+        return torch.stack([high.mean() - low.mean(), levels_db.std(dim=1).mean()])
+
+    clips = [codec.encode(example(name)) for name in CLIPS[:6]]
+    pairs = list(pairwise([*clips, clips[0]]))
+    ends = torch.stack([brightness_and_movement_db(one) for one in clips]).mean(0)
+    changes = {}
+    for path in ("normalised", "linear"):
+        middles = [interpolate(a, b, path=path, fit="trim", align="none", codec=codec) for a, b in pairs]
+        changes[path] = torch.stack([brightness_and_movement_db(one) for one in middles]).mean(0) - ends
+    assert changes["normalised"].abs().max() < 1.5
+    assert (changes["linear"] < changes["normalised"] - 0.5).all()

@@ -161,7 +161,7 @@ def test_path_json_tells_how_the_path_was_made(checkpoint: Path, clips: Path, tm
         (str(clips / "d.wav"), 22_050, 6_000, 2),
     ]
     assert facts["settings"] == {
-        "path": "linear",
+        "path": "normalised",
         "fit": "stretch",
         "align": "pitch",
         "quality": "standard",

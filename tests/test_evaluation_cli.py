@@ -21,7 +21,7 @@ RATE = 44_100
 
 
 def some_figure(codecs: Mapping[str, Codec], *_: object, **__: object) -> Rows:
-    return {way: {"truth_relative_error": Summary(1.5, 0.5, 2)} for name in codecs for way, _ in ways_of(name)}
+    return {way: {"truth_relative_error": Summary(1.5, 0.5, 2)} for name in codecs for way in ways_of(name)}
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.interpolation import Curve, steps
 from audiovae.latents import Latents, count_latent_frames
-from audiovae.mixing import lerp, slerp, spherical_mean
+from audiovae.mixing import PathShape, between, lerp, nlerp, slerp, spherical_mean
 
 # Latents as they are: these were made by no model. What aligning their pitches does is test_pitch_alignment's.
 interpolate = partial(interpolation.interpolate, align="none")
@@ -17,6 +18,7 @@ blend = partial(interpolation.blend, align="none")
 interpolate_curve = partial(interpolation.interpolate_curve, align="none")
 
 CONFIG = Config()
+PATHS = get_args(PathShape)
 
 
 def recording(samples=9000, *, sample_rate=44100, channels=1, seed=0, source="a.wav", level_db=-20.0, checkpoint="f"):
@@ -64,9 +66,10 @@ def test_slerp_turns_evenly():
     assert (a * slerp(a, b, 0.3)).sum(1).acos().allclose(0.3 * whole, atol=1e-3)
 
 
-@pytest.mark.parametrize("function", [lerp, slerp])
-def test_ends_are_exact(function):
+@pytest.mark.parametrize("path", PATHS)
+def test_ends_are_exact(path):
     a, b = PAIR
+    function = partial(between, path=path)
     b = 1e6 * b
     assert torch.equal(function(a, b, 0), a)
     assert torch.equal(function(a, b, 1), b)
@@ -101,6 +104,34 @@ def test_slerp_is_continuous_next_to_parallel():
         assert (slerp(a, b, 0.25) - expected).abs().max() < 1e-6
 
 
+def test_nlerp_keeps_the_length_of_frames_at_right_angles_and_less():
+    east, north = frames([1.0, 0.0]), frames([0.0, 4.0])
+    made = nlerp(torch.stack([east, north]), torch.tensor([0.75, 0.25]))
+    assert made.allclose(frames([0.75, 1.0]) * 1.75 / 1.25)
+    a, b = PAIR
+    near = a + 0.5 * b
+    expected = torch.lerp(a.norm(dim=1), near.norm(dim=1), 0.3)
+    assert between(a, near, 0.3, "normalised").norm(dim=1).allclose(expected, rtol=1e-5)
+    axes = torch.eye(3)[:, :, None]
+    assert nlerp(axes, torch.full((3,), 1 / 3)).allclose(torch.full((3, 1), math.sqrt(1 / 3)))
+
+
+def test_nlerp_goes_the_straight_lines_way():
+    a, b = PAIR
+    made, straight = between(a, b, 0.3, "normalised"), lerp(a, b, 0.3)
+    assert torch.cosine_similarity(made, straight, dim=1).allclose(torch.ones(1), atol=1e-5)
+
+
+def test_nlerp_does_not_blow_up_what_opposite_frames_leave():
+    a = frames([1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [math.nan, 0.0])
+    b = frames([-1.0, 0.0], [-1.0, 0.01], [0.0, 2.0], [0.0, 0.0], [1.0, 0.0])
+    made = between(a, b, 0.5, "normalised")
+    assert made[:, 0].tolist() == [0.0, 0.0]
+    assert 0.005 < made[:, 1].norm() < 0.01
+    assert made[:, 2].tolist() == [0.0, 1.0] and made[:, 3].tolist() == [0.0, 0.0]
+    assert made[0, 4].isnan()
+
+
 def test_spherical_mean_of_two_is_slerp():
     a, b = PAIR
     assert spherical_mean(torch.stack([a, b]), [0.7, 0.3]).allclose(slerp(a, b, 0.3), atol=1e-5)
@@ -130,7 +161,7 @@ def test_spherical_mean_without_a_direction_is_straight():
     assert out[0, 2].isnan()
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", PATHS)
 def test_weights_0_and_1_are_the_recordings_exactly(path):
     a, b = recording(9000, level_db=-12.0), recording(50000, seed=1, level_db=-math.inf)
     for weight, end in ((0, a), (1, b)):
@@ -140,7 +171,7 @@ def test_weights_0_and_1_are_the_recordings_exactly(path):
         assert out.logvar is None
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("fit", ["stretch", "loop", "trim"])
 def test_interpolation_is_symmetric(path, fit):
     a, b = recording(9000, level_db=-12.0), recording(50000, seed=1, sample_rate=48000, channels=2)
@@ -153,7 +184,7 @@ def test_interpolation_is_symmetric(path, fit):
         assert_obeys_the_frame_rule(one)
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_recording_interpolated_with_itself_is_itself(path):
     a = recording(level_db=-33.0)
     out = interpolate(a, a, weight=0.4, path=path)
@@ -176,12 +207,12 @@ def test_provenance_says_what_it_was_made_of():
 
 def test_blend_is_the_weighted_mean():
     a, b, c = (recording(seed=seed, level_db=level) for seed, level in ((0, -10.0), (1, -20.0), (2, -40.0)))
-    out = blend([a, b, c], [1, 1, 2])
+    out = blend([a, b, c], [1, 1, 2], path="linear")
     assert out.mean.allclose(0.25 * a.mean + 0.25 * b.mean + 0.5 * c.mean)
     assert out.level_db == pytest.approx(-27.5)
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", PATHS)
 def test_blend_does_not_depend_on_scale_or_order(path):
     a, b, c = recording(9000), recording(20000, seed=1), recording(50000, seed=2)
     out = blend([a, b, c], [0.2, 0.5, 0.3], path=path)
@@ -193,7 +224,7 @@ def test_blend_does_not_depend_on_scale_or_order(path):
 
 def test_blend_of_one_weight_is_that_recording_exactly():
     recordings = [recording(9000), recording(20000, seed=1), recording(50000, seed=2)]
-    for path in ("linear", "spherical"):
+    for path in PATHS:
         out = blend(recordings, [0, 7, 0], path=path)
         assert torch.equal(out.mean, recordings[1].mean)
         assert out.samples == 20000
@@ -274,7 +305,7 @@ def test_mean_weight_of_known_curves():
     assert Curve.parse("0s:0,2s:1").mean_weight(0.0) == 0.0
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", PATHS)
 def test_curve_moves_from_one_to_the_other(path):
     a, b = recording(50000, level_db=-10.0), recording(50000, seed=1, level_db=-20.0)
     out = interpolate_curve(a, b, Curve.parse("0:0,0.25:0,0.75:1"), path=path)

@@ -37,7 +37,10 @@ def interpolate(
     curve: Annotated[
         str | None, typer.Option(metavar="T:W,...", help='One file that moves in time, as in "0:0,1:1" or "0s:0,3s:1".')
     ] = None,
-    path: Annotated[options.PathShape, typer.Option(help="Shape of the way through the latents.")] = "linear",
+    path: Annotated[
+        options.PathShape,
+        typer.Option(help="Way through the latents; linear: in-betweens are duller than the ends, the others are not."),
+    ] = "normalised",
     fit: Annotated[options.Fit, typer.Option(help="How clips of different lengths are matched.")] = "stretch",
     align: Annotated[
         options.Align, typer.Option(help="pitch: tones glide from one pitch to the other; none: they crossfade.")

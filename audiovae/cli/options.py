@@ -9,7 +9,7 @@ import typer
 # The same words as in codec, alignment and interpolation, which are too heavy to import for --help.
 Device = Literal["auto", "cpu", "cuda"]
 Quality = Literal["draft", "standard", "best"]
-PathShape = Literal["linear", "spherical"]
+PathShape = Literal["normalised", "linear", "spherical"]
 Fit = Literal["stretch", "loop", "trim"]
 Align = Literal["pitch", "none"]
 Format = Literal["wav", "flac", "ogg", "mp3"]

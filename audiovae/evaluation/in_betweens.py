@@ -30,6 +30,7 @@ from audiovae.interpolation import Align, blends
 from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
 from audiovae.level import level_db
+from audiovae.mixing import PathShape
 from audiovae.transposition import transpose
 
 STEPS = 9
@@ -37,10 +38,16 @@ WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
 TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
 CLIP_PAIRS = 24
-"""Neighbours in the list of clips, at most; the last with the first."""
+"""Of neighbours in the list of clips, at most."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
 """Semitones between each clip and its transposition, and how much of it is taken; so many clips at most."""
-TRUTH, STRAIGHT = "truth", "straight line"
+TRUTH = "truth"
+WAYS: dict[str, tuple[PathShape, Align]] = {
+    "": ("normalised", "pitch"),
+    "linear": ("linear", "pitch"),
+    "linear, unaligned": ("linear", "none"),
+}
+"""A model's paths: as ``interpolate`` makes them, on the straight line as it is, and without matching pitches too."""
 
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
@@ -87,17 +94,17 @@ def clip_in_betweens(
     """Models, on pairs of clips; of what lies between real sounds nobody knows the truth."""
     found: dict[str, list[dict[str, float]]] = {}
     for name, codec in codecs.items():
-        for first, last in neighbours(clips[name]):
-            for way, align in ways_of(name):
-                path, cycle = latent_path(codec, first, last, align=align)
-                found.setdefault(way, []).append(_blind(path, codec) | {"cycle": cycle})
+        for first, last in neighbours(clips[name], most=CLIP_PAIRS):
+            for way, (path, align) in ways_of(name).items():
+                sounds, cycle = latent_path(codec, first, last, path=path, align=align)
+                found.setdefault(way, []).append(_blind(sounds, codec) | {"cycle": cycle})
         advance()
     return _summaries(found)
 
 
-def ways_of(name: str) -> list[tuple[str, Align]]:
-    """A model's paths by their names in the tables: as ``interpolate`` makes them, and without matching pitches."""
-    return [(name, "pitch"), (f"{name}, {STRAIGHT}", "none")]
+def ways_of(name: str) -> dict[str, tuple[PathShape, Align]]:
+    """A model's paths by their names in the tables."""
+    return {f"{name}, {way}" if way else name: how for way, how in WAYS.items()}
 
 
 def _add_models(
@@ -108,27 +115,29 @@ def _add_models(
 ) -> None:
     for name, codec in codecs.items():
         first, last = (codec.encode(Audio(sounds[step], _rate(codec), source=f"sound {step}")) for step in (0, -1))
-        for way, align in ways_of(name):
-            path, cycle = latent_path(codec, first, last, align=align)
-            found.setdefault(way, []).append(_against_truth(path, truth, codec) | {"cycle": cycle})
+        for way, (path, align) in ways_of(name).items():
+            made, cycle = latent_path(codec, first, last, path=path, align=align)
+            found.setdefault(way, []).append(_against_truth(made, truth, codec) | {"cycle": cycle})
 
 
-def neighbours(latents: Sequence[Latents]) -> list[tuple[Latents, Latents]]:
-    """Each clip with the next one, the last with the first; at most ``CLIP_PAIRS``."""
+def neighbours(latents: Sequence[Latents], *, most: int) -> list[tuple[Latents, Latents]]:
+    """Each clip with the next one, the last with the first; at most so many pairs, spread evenly over the list."""
     if len(latents) < 2:
         return []
-    pairs = list(zip(latents, [*latents[1:], latents[0]], strict=True))
-    return pairs[: 1 if len(latents) == 2 else CLIP_PAIRS]
+    pairs = list(zip(latents, [*latents[1:], latents[0]], strict=True))[: 1 if len(latents) == 2 else None]
+    return [pairs[place] for place in torch.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().int().tolist()]
 
 
-def latent_path(codec: Codec, first: Latents, last: Latents, *, align: Align) -> tuple[SoundPath, float]:
+def latent_path(
+    codec: Codec, first: Latents, last: Latents, *, path: PathShape, align: Align
+) -> tuple[SoundPath, float]:
     """Magnitudes of what the decoder makes along the way from one to the other, and the cycle error of its middle.
 
     That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
     (0), or as something else: a place that the encoder doesn't know.
     """
     shares = [[1 - weight, weight] for weight in WEIGHTS]
-    between = list(blends([first, last], shares, fit="trim", align=align, codec=codec))
+    between = list(blends([first, last], shares, path=path, fit="trim", align=align, codec=codec))
     spectrograms = torch.cat([codec.spectrogram_of(latents) for latents in between])
     middle = STEPS // 2
     with torch.inference_mode():

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from audiovae.codec import Codec
 from audiovae.evaluation.frechet import frechet_distance, mfcc_features
-from audiovae.evaluation.in_betweens import neighbours
+from audiovae.evaluation.in_betweens import neighbours, ways_of
 from audiovae.interpolation import Align, interpolate
 from audiovae.latents import Latents
+from audiovae.mixing import PathShape
 from audiovae.model.prior import Prior
 
+IN_BETWEENS = 100
+"""In-betweens of neighbours in the list of clips, at most. Of some clips only, they would be unlike all clips."""
 PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
 SAMPLES_OF_A_CLIP, SAMPLE_FRAMES = 16, 64
@@ -33,15 +36,12 @@ def realism(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, of six kinds of sounds; NaN for new sounds of a flow, if there is none.
+    """FD-MFCC to the real clips' features, by kind of sounds; NaN for new sounds of a flow, if there is none.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
-    kinds = {
-        "reconstructions": clips,
-        "in-betweens": _in_betweens(codec, clips, "pitch"),
-        "in-betweens, straight line": _in_betweens(codec, clips, "none"),
-    }
+    kinds = {"reconstructions": clips}
+    kinds |= {way: _in_betweens(codec, clips, *how) for way, how in ways_of("in-betweens").items()}
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
     priors = {
         "new sounds, flow": prior if prior.flow else None,
@@ -54,8 +54,9 @@ def realism(
     return distances
 
 
-def _in_betweens(codec: Codec, clips: Sequence[Latents], align: Align) -> list[Latents]:
-    return [interpolate(a, b, weight=0.5, fit="trim", align=align, codec=codec) for a, b in neighbours(clips)]
+def _in_betweens(codec: Codec, clips: Sequence[Latents], path: PathShape, align: Align) -> list[Latents]:
+    pairs = neighbours(clips, most=IN_BETWEENS)
+    return [interpolate(a, b, weight=0.5, path=path, fit="trim", align=align, codec=codec) for a, b in pairs]
 
 
 def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:

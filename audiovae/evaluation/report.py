@@ -38,9 +38,9 @@ _NOTES = {
     "In-betweens of tones, different pitch": "Synthetic tones whose true in-betweens are known. Truth-relative error: "
     "0 is the truth, 1 a crossfade in dB. A second pitch beside the first means that both ends are heard. Residuals: "
     "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
-    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Straight line: "
-    "latents mixed "
-    "as they are, without matching pitches first. Aligned bands: matched pitches without any model.",
+    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Linear: "
+    "mixed along the straight line, not brought to the latents' length again; unaligned: and without matching "
+    "pitches first. Aligned bands: matched pitches without any model.",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
     "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",

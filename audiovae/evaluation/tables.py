@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audiovae.evaluation.in_betweens import STRAIGHT, Rows, ways_of
+from audiovae.evaluation.in_betweens import Rows, ways_of
 from audiovae.evaluation.run import PCA, Evaluation
 from audiovae.evaluation.summary import Summary
 
@@ -64,7 +64,7 @@ def lecture_table(evaluation: Evaluation) -> Table:
     """What the lecture claims of PCA, autoencoder and VAE, side by side: one row each."""
     kinds = _kinds(evaluation)
     header = ["model", "reconstruction: log-mel error, dB ↓"]
-    header += ["in-betweens of tones: truth-relative error ↓", f"{STRAIGHT} ↓"]
+    header += [f"{way} ↓" for way in ways_of("in-betweens of tones: truth-relative error")]
     header += [f"{kind}: FD-MFCC ↓" for kind in kinds] + ["KL, bits a second", "active channels"]
     rows = []
     for name in sorted(evaluation.models, key=lambda one: one != PCA):
@@ -75,7 +75,7 @@ def lecture_table(evaluation: Evaluation) -> Table:
             [
                 name,
                 ", ".join(error.text() for error in errors),
-                *(tones[way]["truth_relative_error"].text() for way, _ in ways_of(name)),
+                *(tones[way]["truth_relative_error"].text() for way in ways_of(name)),
                 *(_number(found[kind], 0) for kind in kinds),
                 "none" if use is None else _number(use.kl_bits_a_second, 0),
                 "all" if use is None else f"{use.active_channels} of {use.channels}",
