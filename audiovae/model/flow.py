@@ -25,6 +25,9 @@ STEPS = 50
 FULL_STRENGTH_NOISE = 0.3
 """Noise that a variation must start with for the network to have its full part in it; with less, its part is smaller.
 Without noise there must be no change, but the network makes some of its own."""
+GUIDANCE = 1.1
+"""How much of what the network adds to its kind's Gaussian counts: away from a model that knows less (Karras et al.,
+2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn vary as those of the data."""
 FRAMES_AT_ONCE = 1 << 16
 VARIANCE_FLOOR = 0.01
 """Of a channel in a kind, relative to its variance in all sounds."""
@@ -138,7 +141,7 @@ class Flow(nn.Module):
 
         def velocity(z: Tensor, now: float) -> Tensor:
             time = torch.full(kind.shape, now)
-            expected = self.gaussian(z, time, kind).lerp(self(z, time, kind), strength)
+            expected = self.gaussian(z, time, kind).lerp(self(z, time, kind), GUIDANCE * strength)
             return (expected - z) / (1 - now)
 
         for now, then in pairwise(times):
