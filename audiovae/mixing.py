@@ -1,8 +1,8 @@
 """Mixes of latents of one shape, frame by frame: along straight lines and along great circles.
 
-Frames of unrelated sounds are nearly at right angles, as vectors of many channels are, so their mean is a third shorter
-than they are: nearer to the mean of all sounds, which is dull and sounds like none of them (White, 2016, "Sampling
-generative networks"). Paths other than the linear one keep the length.
+Frames of unrelated sounds are nearly at right angles, as vectors of many channels are, so their mean is three tenths
+shorter than they are: nearer to the mean of all sounds, which is dull and sounds like none of them (White, 2016,
+"Sampling generative networks"). Paths other than the linear one keep the length, but of frames that point apart.
 """
 
 import math
@@ -53,17 +53,17 @@ def nlerp(
     points: Float[Tensor, "recordings *batch latent_channels latent_frames"],
     shares: Float[Tensor, " recordings"] | Float[Tensor, "recordings latent_frames"],
 ) -> Float[Tensor, "*batch latent_channels latent_frames"]:
-    """The mean by shares that sum to 1, frame by frame, as long as the mean of the lengths.
+    """The mean by shares that sum to 1, frame by frame, made as long as the mean of the lengths.
 
-    It is made longer by no more than unrelated frames call for, which are at right angles: opposite ones have no
-    direction between them, and what they leave is not blown up.
+    It is never made shorter, and longer by no more than unrelated frames call for, which are at right angles: opposite
+    ones have no direction between them, and what they leave is not blown up. Beyond two ends it is the straight line.
     """
     share = shares.double().reshape(len(points), *[1] * (points.ndim - 2), -1)
     parts = share * points.double()
     mean, lengths = parts.sum(0), points.double().norm(dim=-2, keepdim=True)
-    wanted = (share * lengths).sum(0).clamp_min(0)
     found = torch.maximum(mean.norm(dim=-2, keepdim=True), parts.norm(dim=-2, keepdim=True).norm(dim=0))
-    return torch.where(found == 0, mean, wanted / found * mean).to(points.dtype)
+    longer = torch.where(found > 0, (share * lengths).sum(0) / found, 1.0).clamp_min(1)
+    return (longer * mean).to(points.dtype)
 
 
 def lerp(

@@ -18,7 +18,7 @@ from audiovae.evaluation import clips as clips_module
 from audiovae.evaluation import in_betweens, records, run
 from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, example_folder, find_clips, load_clip
-from audiovae.evaluation.in_betweens import neighbours, ways_of
+from audiovae.evaluation.in_betweens import neighbours
 from audiovae.evaluation.latent_map import latent_map, principal_axes
 from audiovae.evaluation.latent_use import latent_use
 from audiovae.evaluation.realism import fit_prior, realism
@@ -87,8 +87,12 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     assert found.not_measured == ["Zimtohrli MOS: zimtohrli is left out", "FD-MusiCNN: musicnn is left out"]
     assert found.tones["different pitch"]["dB average"]["truth_relative_error"].mean == 1
     assert found.tones["different pitch"]["truth"]["truth_relative_error"].mean == 0
-    assert set(found.clip_pairs) == {*ways_of("VAE"), *ways_of(PCA)}
+    ways = [f"{model}{way}" for model in ("VAE", PCA) for way in ("", ", linear", ", linear, unaligned")]
+    assert list(found.clip_pairs) == ways
+    errors = [found.tones["different pitch"][way]["truth_relative_error"].mean for way in ways]
+    assert len(set(errors)) == len(errors)
     assert set(found.realism) == {"VAE", PCA}
+    assert {"in-betweens", "in-betweens, linear", "in-betweens, linear, unaligned"} < set(found.realism["VAE"])
     assert found.transposed["dB average"]["truth_relative_error"].count == 2
     assert found.transposed["aligned bands, no model"]["truth_relative_error"].mean < 1
     assert seen == [(done, 16) for done in range(17)]

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from audiovae.audio_folder import find_audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.level import level_db
+
+Thing = TypeVar("Thing")
 
 SECONDS = 10.0
 """Of each clip, from its start, that are evaluated."""
@@ -48,7 +51,7 @@ def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]
         if not files or not path.exists():
             raise InputError(f"{path}: {'no audio files in it' if path.exists() else 'no such file or folder'}")
         group = "/".join(Path(os.path.abspath(path)).parts[-2:]) if path.is_dir() else "clips"
-        for file in _evenly(files, limit):
+        for file in files if limit is None else spread_evenly(files, limit):
             name = str(file.relative_to(path).with_suffix("") if path.is_dir() else Path(file.stem))
             clips.setdefault(os.path.abspath(file), Clip(file, name, group))
     return list(clips.values())
@@ -72,7 +75,8 @@ def load_clip(clip: Clip, codec: Codec) -> Audio:
     return replace(audio, waveform=waveform * gain, source=str(clip.path))
 
 
-def _evenly(files: list[Path], limit: int | None) -> list[Path]:
-    if limit is None or len(files) <= limit:
-        return files
-    return [files[round(place)] for place in np.linspace(0, len(files) - 1, limit)]
+def spread_evenly(things: Sequence[Thing], most: int) -> list[Thing]:
+    """At most so many of them, from the first to the last."""
+    if len(things) <= most:
+        return list(things)
+    return [things[round(place)] for place in np.linspace(0, len(things) - 1, most)]

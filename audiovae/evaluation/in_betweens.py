@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audiovae.audio import Audio
 from audiovae.codec import Codec
+from audiovae.evaluation.clips import spread_evenly
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.morphing import (
     SoundPath,
@@ -125,7 +126,7 @@ def neighbours(latents: Sequence[Latents], *, most: int) -> list[tuple[Latents, 
     if len(latents) < 2:
         return []
     pairs = list(zip(latents, [*latents[1:], latents[0]], strict=True))[: 1 if len(latents) == 2 else None]
-    return [pairs[place] for place in torch.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().int().tolist()]
+    return spread_evenly(pairs, most)
 
 
 def latent_path(

@@ -10,7 +10,7 @@ import torch
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.baselines import pca_codec
-from audiovae.evaluation.clips import Clip, load_clip
+from audiovae.evaluation.clips import Clip, load_clip, spread_evenly
 from audiovae.evaluation.frechet import frechet_distance
 from audiovae.evaluation.in_betweens import (
     TONE_PAIRS,
@@ -91,7 +91,7 @@ def evaluate(
     """
     models = dict(models)
     total = len(clips) + 2 * TONE_PAIRS + min(len(TRANSPOSITIONS), len(clips)) + 2 * len(models)
-    shown = set(_evenly(len(clips), SHOWN_CLIPS))
+    shown = set(spread_evenly(range(len(clips)), SHOWN_CLIPS))
     records, failures = [], []
     progress(0, total)
     for index, clip in enumerate(clips):
@@ -113,7 +113,7 @@ def evaluate(
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
-    some = [records[place] for place in _evenly(len(records), len(TRANSPOSITIONS))]
+    some = spread_evenly(records, len(TRANSPOSITIONS))
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
     transposed = transposed_in_betweens(models, targets, advance=advance)
     for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(some)):  # had been expected of clips that failed
@@ -138,11 +138,6 @@ def evaluate(
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
         not_measured=_not_measured(),
     )
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """Places of at most so many things of ``count``, spread over all of them."""
-    return torch.linspace(0, count - 1, min(most, count)).round().int().tolist()
 
 
 def _reconstruction(records: Sequence[Record]) -> dict[str, Rows]:

@@ -6,8 +6,9 @@ At time t, from 0 to 1, a sequence z with noise n on it is
 
 and dz_t / dt = (E[z | z_t] - z_t) / (1 - t) carries noise to sequences that are distributed as the data are: flow
 matching (Lipman et al., 2023), with the straight paths of a rectified flow (Liu et al., 2023). What the Gaussian of its
-kind expects, each frame and channel for itself, is a formula; a network adds what it knows better. It looks 31 frames
-each way, so that sequences may be of any length.
+kind expects, each frame and channel for itself, is a formula; a network adds what it knows better, and when sounds are
+made this counts a little more than it is (``GUIDANCE``). It looks 31 frames each way, so that sequences may be of any
+length.
 """
 
 import math
@@ -27,7 +28,8 @@ FULL_STRENGTH_NOISE = 0.3
 Without noise there must be no change, but the network makes some of its own."""
 GUIDANCE = 1.1
 """How much of what the network adds to its kind's Gaussian counts: away from a model that knows less (Karras et al.,
-2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn vary as those of the data."""
+2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn of the bundled model's vary
+as those of its data do; as it is, they vary less."""
 FRAMES_AT_ONCE = 1 << 16
 VARIANCE_FLOOR = 0.01
 """Of a channel in a kind, relative to its variance in all sounds."""
