@@ -71,7 +71,7 @@ def train(
 def train_prior(
     folder: Annotated[Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run.")],
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="8000")
+        int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="N", min=0, help="Save the state and end after this time.")

@@ -15,7 +15,7 @@ from audiovae.training.optimizer import average, flow_optimizers, step_if_finite
 from audiovae.training.state import Parts, Position
 
 SETTINGS = TrainingConfig(
-    steps=8000,
+    steps=6000,
     batch_size=96,
     learning_rate=3e-3,
     warmup_steps=200,
