@@ -134,11 +134,17 @@ def test_new_sounds_come_from_a_flow_and_are_no_silence(codec: Codec):
     assert not sounds[0].mean.allclose(sounds[1].mean, atol=0.1)
 
 
-def test_new_sounds_vary_as_much_as_the_data(codec: Codec):
-    """Without guidance the channels that carry most have 0.9 of the data's deviation."""
-    drawn = codec.prior.sample(64, count=192, generator=torch.Generator().manual_seed(0))
-    ratios = drawn.transpose(0, 1).flatten(1).std(dim=1) / codec.prior.flow.std
-    assert float(ratios[:64].mean()) == pytest.approx(1, abs=0.06)
+def test_new_sounds_vary_as_much_as_the_data(codec: Codec, monkeypatch: pytest.MonkeyPatch):
+    """In the channels that carry most; without guidance they vary less."""
+
+    def deviation() -> float:
+        drawn = codec.prior.sample(64, count=96, generator=torch.Generator().manual_seed(0))
+        return float((drawn.transpose(0, 1).flatten(1).std(dim=1) / codec.prior.flow.std)[:64].mean())
+
+    guided = deviation()
+    monkeypatch.setattr("audiovae.model.flow.GUIDANCE", 1.0)
+    assert guided == pytest.approx(1, abs=0.08)
+    assert deviation() < guided - 0.05
 
 
 def test_a_variation_goes_further_by_amount(codec: Codec):
@@ -169,4 +175,4 @@ def test_in_betweens_are_as_bright_and_move_as_much_as_their_ends(codec: Codec):
         middles = [interpolate(a, b, path=path, fit="trim", align="none", codec=codec) for a, b in pairs]
         changes[path] = torch.stack([brightness_and_movement_db(one) for one in middles]).mean(0) - ends
     assert changes["normalised"].abs().max() < 1.5
-    assert (changes["linear"] < changes["normalised"] - 0.5).all()
+    assert (changes["linear"] < -1).all()

@@ -8,7 +8,7 @@ import torch
 from audiovae.mixing import PathShape, between, lerp, nlerp, slerp, spherical_mean
 
 PATHS = get_args(PathShape)
-PAIR = (torch.randn(2, 8, 50), torch.randn(2, 8, 50))
+PAIR = torch.randn(2, 2, 8, 50, generator=torch.Generator().manual_seed(0)).unbind()
 
 
 def frames(*vectors) -> torch.Tensor:
