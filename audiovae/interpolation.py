@@ -1,7 +1,8 @@
 """Paths between latents: normalised, linear and spherical, two ends or many, fixed or moving in time.
 
-What lies between two tones is one tone of a pitch between, and not both: recordings are first transposed to the pitch
-between them (``pitch_alignment``), frame by frame, and then mixed. That needs the model which made the latents.
+What lies between two notes is one note, of a pitch and at a time between, and not both: recordings are first brought
+to the pitch and time between them (``note_alignment``), frame by frame, and then mixed. That needs the model which made
+the latents.
 """
 
 import functools
@@ -29,12 +30,13 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
-from audiovae.pitch_alignment import PitchAlignment
+from audiovae.note_alignment import NoteAlignment
 
 logger = logging.getLogger(__name__)
 
-Align = Literal["pitch", "none"]
-"""pitch: tones glide, transposed to the pitch between; none: latents are mixed as they are, and tones crossfade."""
+Align = Literal["both", "pitch", "time", "none"]
+"""pitch: tones glide, transposed to the pitch between; time: onsets move, to the time between; both: notes do both;
+none: latents are mixed as they are, and notes crossfade."""
 
 
 def interpolate(
@@ -44,12 +46,12 @@ def interpolate(
     weight: Number = 0.5,
     path: PathShape = "normalised",
     fit: Fit = "stretch",
-    align: Align = "pitch",
+    align: Align = "both",
     codec: Codec | None = None,
 ) -> Latents:
     """The sound at ``weight`` between two: 0 has exactly ``a``'s latents, 1 exactly ``b``'s.
 
-    Weights outside 0 to 1 extrapolate latents and pitch (not length and level). ``codec`` is the model which made
+    Weights outside 0 to 1 extrapolate latents and pitch (not time, length and level). ``codec`` is the model which made
     them, the bundled one unless it is given. Raises InputError for recordings of different models and for what else
     can't be mixed.
     """
@@ -63,7 +65,7 @@ def blend(
     *,
     path: PathShape = "normalised",
     fit: Fit = "stretch",
-    align: Align = "pitch",
+    align: Align = "both",
     codec: Codec | None = None,
 ) -> Latents:
     """A mix of any number of recordings, by weights that are normalised to sum 1.
@@ -80,20 +82,20 @@ def blends(
     *,
     path: PathShape = "normalised",
     fit: Fit = "stretch",
-    align: Align = "pitch",
+    align: Align = "both",
     codec: Codec | None = None,
 ) -> Iterator[Latents]:
-    """``blend`` by each of the weights: the steps of a path, whose pitches are compared once if lengths allow it."""
+    """``blend`` by each of the weights: the steps of a path, whose notes are compared once if lengths allow it."""
     _refuse_unknown(path, fit, align)
-    codec, pitches = _codec_of(latents, codec, align), None
+    codec, notes = _codec_of(latents, codec, align), None
     for shares in (_normalised(one, len(latents)) for one in weights):
         aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
         used = [index for index, share in enumerate(shares) if share != 0]
         means, used_shares = aligned.means[used], [shares[index] for index in used]
-        if codec and align == "pitch" and len(used) > 1:
-            if pitches is None or not _same(pitches.means, means):
-                pitches = PitchAlignment(codec, means)
-            means = pitches.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
+        if codec and align != "none" and len(used) > 1:
+            if notes is None or not _same(notes.means, means):
+                notes = NoteAlignment(codec, means, by=align)
+            means = notes.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
         made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
         yield Latents(
             mean=mix(means, used_shares, path),
@@ -172,7 +174,7 @@ def interpolate_curve(
     *,
     path: PathShape = "normalised",
     fit: Fit = "stretch",
-    align: Align = "pitch",
+    align: Align = "both",
     codec: Codec | None = None,
 ) -> Latents:
     """One sound that moves between two in time; a constant curve gives what ``interpolate`` gives.
@@ -192,8 +194,8 @@ def interpolate_curve(
     if curve.in_seconds and curve.times[-1] > duration_seconds:
         logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
     weights = curve.weights_at(positions, duration_seconds=duration_seconds)
-    if codec and align == "pitch":
-        means = PitchAlignment(codec, means).at(torch.stack([1 - weights, weights]))
+    if codec and align != "none":
+        means = NoteAlignment(codec, means, by=align).at(torch.stack([1 - weights, weights]))
     return Latents(
         mean=between(means[0], means[1], weights, path),
         logvar=None,
@@ -224,7 +226,7 @@ def _normalised(weights: Sequence[Number], count: int) -> list[float]:
 
 def _options(path: PathShape, fit: Fit, align: Align) -> str:
     """What differs from the usual, for the provenance."""
-    chosen = {"path": (path, "normalised"), "fit": (fit, "stretch"), "align": (align, "pitch")}
+    chosen = {"path": (path, "normalised"), "fit": (fit, "stretch"), "align": (align, "both")}
     return "".join(f", {name}={value}" for name, (value, usual) in chosen.items() if value != usual)
 
 
@@ -236,7 +238,7 @@ def _refuse_unknown(path: str, fit: str, align: str) -> None:
 
 def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> Codec | None:
     """The model which made the latents, as far as it is needed. Raises InputError if it is another one."""
-    if codec is None and align == "pitch":
+    if codec is None and align != "none":
         codec = _bundled()
     for one in latents:
         if codec and one.checkpoint != codec.fingerprint:

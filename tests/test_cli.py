@@ -163,7 +163,7 @@ def test_path_json_tells_how_the_path_was_made(checkpoint: Path, clips: Path, tm
     assert facts["settings"] == {
         "path": "normalised",
         "fit": "stretch",
-        "align": "pitch",
+        "align": "both",
         "quality": "standard",
         "format": "wav",
     }

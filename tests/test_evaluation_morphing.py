@@ -1,5 +1,8 @@
 """The morph measures tell truth from crossfades, on tones whose in-betweens are known."""
 
+from itertools import pairwise
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,19 +15,20 @@ from audiovae.evaluation.morphing import (
     descriptor_nonlinearity,
     endpoint_error_db,
     hard_switch,
+    onset_contrast,
     second_pitch_salience,
     step_variation,
     truth_relative_error,
 )
-from audiovae.evaluation.tones import SECONDS, Tone, tone_pairs
+from audiovae.evaluation.tones import PHRASE_SECONDS, SECONDS, Tone, phrase_pairs, tone_pairs
 
 RATE = 44_100
 WEIGHTS = [step / 8 for step in range(9)]
 PAIRS = 5
 
 
-def magnitudes(first: Tone, last: Tone) -> dict[str, Tensor]:
-    """The true path and its controls; all tones at one level."""
+def magnitudes(first: Any, last: Any) -> dict[str, Tensor]:
+    """The true path between tones, or phrases, and its controls; all sounds at one level."""
     sounds = [first.between(last, weight).waveform(RATE) for weight in WEIGHTS]
     sounds = [0.1 * sound / sound.square().mean().sqrt() for sound in sounds]
     truth = torch.cat([stft_magnitude(sound) for sound in sounds])
@@ -115,3 +119,24 @@ def test_a_tone_has_its_pitch_and_length() -> None:
     spectrum = torch.fft.rfft(sound[0]).abs()
     partials = spectrum[[256 * number for number in range(1, 6)]]  # 2 ** 8 Hz, in bins of 1 Hz
     assert (partials > 20 * spectrum[[256 * number + 128 for number in range(1, 6)]]).all()
+
+
+def test_two_rhythms_at_once_have_less_contrast_than_one() -> None:
+    found: dict[str, list[float]] = {}
+    for pair in phrase_pairs(PAIRS):
+        for name, path in magnitudes(*pair).items():
+            found.setdefault(name, []).append(onset_contrast(path, RATE))
+    assert mean(found["truth"]) == pytest.approx(1, abs=0.1)
+    assert mean(found["db"]) < 0.7
+
+
+def test_phrases_have_their_counterparts_notes_at_the_times_between() -> None:
+    for first, last in phrase_pairs(PAIRS):
+        assert first.between(last, 0.0) == first and first.between(last, 1.0) == last
+        middle = first.between(last, 0.5)
+        for one, other, between in zip(first.onsets_seconds, last.onsets_seconds, middle.onsets_seconds, strict=True):
+            assert between == pytest.approx((one + other) / 2) and abs(one - other) <= 0.3
+        assert all(late - early > 0.14 for one in (first, last) for early, late in pairwise(one.onsets_seconds))
+        sound = first.waveform(RATE)
+        assert sound.shape == (1, round(PHRASE_SECONDS * RATE)) and sound.abs().max() > 0
+        assert not sound[:, : int(first.onsets_seconds[0] * RATE)].any()

@@ -50,9 +50,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pair of tones of each kind, and no package that isn't ours."""
+    """One pair of tones of each kind, one of phrases, and no package that isn't ours."""
     for module in (in_betweens, run):
         monkeypatch.setattr(module, "TONE_PAIRS", 1)
+        monkeypatch.setattr(module, "PHRASE_PAIRS", 1)
     for module in (records, run):
         monkeypatch.setattr(module, "why_not_musicnn", lambda: "musicnn is left out")
         monkeypatch.setattr(module, "why_not_zimtohrli", lambda: "zimtohrli is left out")
@@ -87,15 +88,17 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     assert found.not_measured == ["Zimtohrli MOS: zimtohrli is left out", "FD-MusiCNN: musicnn is left out"]
     assert found.tones["different pitch"]["dB average"]["truth_relative_error"].mean == 1
     assert found.tones["different pitch"]["truth"]["truth_relative_error"].mean == 0
-    ways = [f"{model}{way}" for model in ("VAE", PCA) for way in ("", ", linear", ", linear, unaligned")]
+    shown = ("", ", pitch only", ", linear", ", linear, unaligned")
+    ways = [f"{model}{way}" for model in ("VAE", PCA) for way in shown]
     assert list(found.clip_pairs) == ways
-    errors = [found.tones["different pitch"][way]["truth_relative_error"].mean for way in ways]
+    errors = [found.phrases[way]["truth_relative_error"].mean for way in ways]
     assert len(set(errors)) == len(errors)
     assert set(found.realism) == {"VAE", PCA}
-    assert {"in-betweens", "in-betweens, linear", "in-betweens, linear, unaligned"} < set(found.realism["VAE"])
+    assert "second_pitch_salience" not in found.phrases["truth"]
+    assert {f"in-betweens{way}" for way in shown} < set(found.realism["VAE"])
     assert found.transposed["dB average"]["truth_relative_error"].count == 2
     assert found.transposed["aligned bands, no model"]["truth_relative_error"].mean < 1
-    assert seen == [(done, 16) for done in range(17)]
+    assert seen == [(done, 17) for done in range(18)]
 
 
 def test_what_is_done_is_not_done_again_unless_it_changed(

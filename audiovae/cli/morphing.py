@@ -43,8 +43,9 @@ def interpolate(
     ] = "normalised",
     fit: Annotated[options.Fit, typer.Option(help="How clips of different lengths are matched.")] = "stretch",
     align: Annotated[
-        options.Align, typer.Option(help="pitch: tones glide from one pitch to the other; none: they crossfade.")
-    ] = "pitch",
+        options.Align,
+        typer.Option(help="pitch: tones glide to the other's; time: onsets move to the other's; none: they crossfade."),
+    ] = "both",
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,
     device: options.DeviceOption = "auto",

@@ -11,7 +11,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Quality = Literal["draft", "standard", "best"]
 PathShape = Literal["normalised", "linear", "spherical"]
 Fit = Literal["stretch", "loop", "trim"]
-Align = Literal["pitch", "none"]
+Align = Literal["both", "pitch", "time", "none"]
 Format = Literal["wav", "flac", "ogg", "mp3"]
 
 

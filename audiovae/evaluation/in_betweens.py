@@ -1,7 +1,7 @@
 """Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,13 +20,14 @@ from audiovae.evaluation.morphing import (
     descriptor_nonlinearity,
     endpoint_error_db,
     hard_switch,
+    onset_contrast,
     second_pitch_salience,
     step_variation,
     transport,
     truth_relative_error,
 )
 from audiovae.evaluation.summary import Summary, summarise
-from audiovae.evaluation.tones import THIRD_TONE, tone_pairs
+from audiovae.evaluation.tones import THIRD_TONE, phrase_pairs, tone_pairs
 from audiovae.interpolation import Align, blends
 from audiovae.interval import best_intervals, matches
 from audiovae.latents import Latents
@@ -38,17 +39,20 @@ STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
 TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
+PHRASE_PAIRS = 6
 CLIP_PAIRS = 24
 """Of neighbours in the list of clips, at most."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
 """Semitones between each clip and its transposition, and how much of it is taken; so many clips at most."""
 TRUTH = "truth"
 WAYS: dict[str, tuple[PathShape, Align]] = {
-    "": ("normalised", "pitch"),
-    "linear": ("linear", "pitch"),
+    "": ("normalised", "both"),
+    "pitch only": ("normalised", "pitch"),
+    "linear": ("linear", "both"),
     "linear, unaligned": ("linear", "none"),
 }
-"""A model's paths: as ``interpolate`` makes them, on the straight line as it is, and without matching pitches too."""
+"""A model's paths: as ``interpolate`` makes them; without matching onsets; on the straight line as it is; and without
+matching anything."""
 
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
@@ -56,16 +60,20 @@ Rows = dict[str, dict[str, Summary]]
 
 def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of synthetic tones whose in-betweens are known."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for first, last in tone_pairs(TONE_PAIRS, same_pitch=same_pitch):
-        codec = next(iter(codecs.values()))
-        sounds = [_levelled(first.between(last, weight).waveform(_rate(codec)), codec) for weight in WEIGHTS]
-        truth = _magnitudes(torch.cat(sounds), codec)
-        for name, path in _controls(sounds, truth, codec).items():
-            found.setdefault(name, []).append(_against_truth(path, truth, codec))
-        _add_models(found, codecs, sounds, truth)
-        advance()
-    return _summaries(found)
+    rate, pairs = _rate(next(iter(codecs.values()))), tone_pairs(TONE_PAIRS, same_pitch=same_pitch)
+    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    return _known_in_betweens(codecs, paths, advance)
+
+
+def phrase_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
+    """Models and controls on pairs of phrases of such tones, whose rhythms differ."""
+    rate, pairs = _rate(next(iter(codecs.values()))), phrase_pairs(PHRASE_PAIRS)
+    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    rows = _known_in_betweens(codecs, paths, advance)
+    # Notes of other pitches follow: a second pitch doesn't mean that two are heard at once.
+    for row in rows.values():
+        row.pop("second_pitch_salience")
+    return rows
 
 
 def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], *, advance: Callable[[], None]) -> Rows:
@@ -75,12 +83,24 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
     """
     from librosa.effects import pitch_shift
 
+    rate = _rate(next(iter(codecs.values())))
+
+    def path(clip: Audio, semitones: float) -> list[Float[Tensor, "1 samples"]]:
+        waveform = clip.waveform[0, : round(TRANSPOSED_SECONDS * rate)].numpy()
+        shifted = (pitch_shift(waveform, sr=rate, n_steps=weight * semitones) for weight in WEIGHTS)
+        return [torch.from_numpy(one)[None] for one in shifted]
+
+    return _known_in_betweens(codecs, (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False)), advance)
+
+
+def _known_in_betweens(
+    codecs: Mapping[str, Codec], paths: Iterable[list[Float[Tensor, "1 samples"]]], advance: Callable[[], None]
+) -> Rows:
+    """Models and controls from the first to the last waveform of each true path."""
     found: dict[str, list[dict[str, float]]] = {}
     codec = next(iter(codecs.values()))
-    for clip, semitones in zip(clips, TRANSPOSITIONS, strict=False):
-        waveform = clip.waveform[0, : round(TRANSPOSED_SECONDS * _rate(codec))].numpy()
-        shifted = [pitch_shift(waveform, sr=_rate(codec), n_steps=weight * semitones) for weight in WEIGHTS]
-        sounds = [_levelled(torch.from_numpy(one)[None], codec) for one in shifted]
+    for waveforms in paths:
+        sounds = [_levelled(waveform, codec) for waveform in waveforms]
         truth = _magnitudes(torch.cat(sounds), codec)
         for name, path in _controls(sounds, truth, codec).items():
             found.setdefault(name, []).append(_against_truth(path, truth, codec))
@@ -167,6 +187,7 @@ def _blind(path: SoundPath, codec: Codec) -> dict[str, float]:
         "db_residual": db_residual(path, _rate(codec)),
         "descriptor_nonlinearity": descriptor_nonlinearity(path, _rate(codec), hop_length=hop_length),
         "step_variation": step_variation(path, _rate(codec)),
+        "onset_contrast": onset_contrast(path, _rate(codec)),
     }
 
 

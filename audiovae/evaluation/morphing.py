@@ -139,6 +139,18 @@ def step_variation(path: SoundPath, sample_rate: int) -> float:
     return float(steps.std(correction=0) / steps.mean())
 
 
+def onset_contrast(path: SoundPath, sample_rate: int) -> float:
+    """How much of the middle's rising levels is in few frames, relative to the ends: below 1, two rhythms are heard.
+
+    Of a sound it is the mean square over the squared mean of what rises from frame to frame in log-mel levels.
+    """
+    level_db = log_mel_db(path[[0, len(path) // 2, -1]], sample_rate)
+    level_db = with_floor(level_db, level_db)
+    rise_db = (level_db[..., 1:] - level_db[..., :-1]).clamp_min(0).mean(1).double() + SILENT
+    first, middle, last = rise_db.square().mean(1) / rise_db.mean(1).square()
+    return float(middle / (first * last).sqrt())
+
+
 _LEAST_HEARD = torch.tensor([0.1, 0.1, 0.3, 0.02, 1.0], dtype=torch.float64)
 """Differences of the descriptors that are just heard: octaves, octaves, none, seconds, dB."""
 

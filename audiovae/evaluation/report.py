@@ -38,9 +38,11 @@ _NOTES = {
     "In-betweens of tones, different pitch": "Synthetic tones whose true in-betweens are known. Truth-relative error: "
     "0 is the truth, 1 a crossfade in dB. A second pitch beside the first means that both ends are heard. Residuals: "
     "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
-    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Linear: "
-    "mixed along the straight line, not brought to the latents' length again; unaligned: and without matching "
-    "pitches first. Aligned bands: matched pitches without any model.",
+    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Pitch "
+    "only: onsets are not matched; linear: mixed along the straight line, not brought to the latents' length again; "
+    "unaligned: and without matching anything. Aligned bands: matched pitches without any model.",
+    "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
+    "whether what rises does so at once, as in the ends (1), or the rhythms of both are heard (below 1).",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
     "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
@@ -72,7 +74,10 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     """Every number of the evaluation."""
     return {
         "reconstruction": _plain(evaluation.reconstruction),
-        "in_betweens": _plain(evaluation.tones | {"transposed": evaluation.transposed, "clips": evaluation.clip_pairs}),
+        "in_betweens": _plain(
+            evaluation.tones
+            | {"phrases": evaluation.phrases, "transposed": evaluation.transposed, "clips": evaluation.clip_pairs}
+        ),
         "fd_mfcc": evaluation.realism,
         "latent_use": {name: asdict(use) for name, use in evaluation.latent_use.items()},
         "clips": [
@@ -92,6 +97,7 @@ def page(evaluation: Evaluation) -> str:
         "Reconstruction": reconstruction_table(evaluation),
         "In-betweens of tones, different pitch": in_between_table(evaluation.tones["different pitch"]),
         "In-betweens of tones, same pitch": in_between_table(evaluation.tones["same pitch"]),
+        "In-betweens of phrases": in_between_table(evaluation.phrases),
         "In-betweens of clips and the same clips transposed": in_between_table(evaluation.transposed),
         "In-betweens of the clips": in_between_table(evaluation.clip_pairs),
         "Like real sounds?": realism_table(evaluation),

@@ -13,10 +13,12 @@ from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, load_clip, spread_evenly
 from audiovae.evaluation.frechet import frechet_distance
 from audiovae.evaluation.in_betweens import (
+    PHRASE_PAIRS,
     TONE_PAIRS,
     TRANSPOSITIONS,
     Rows,
     clip_in_betweens,
+    phrase_in_betweens,
     tone_in_betweens,
     transposed_in_betweens,
 )
@@ -54,6 +56,8 @@ class Evaluation:
     """By group of clips."""
     tones: dict[str, Rows]
     """In-betweens of tones, whose truth is known, of different and of the same pitch."""
+    phrases: Rows
+    """In-betweens of phrases of tones, of different pitches and rhythms; their truth is known too."""
     transposed: Rows
     """In-betweens of clips and the same clips transposed, whose truth is known too."""
     clip_pairs: Rows
@@ -90,7 +94,7 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = len(clips) + 2 * TONE_PAIRS + min(len(TRANSPOSITIONS), len(clips)) + 2 * len(models)
+    total = len(clips) + 2 * TONE_PAIRS + PHRASE_PAIRS + min(len(TRANSPOSITIONS), len(clips)) + 2 * len(models)
     shown = set(spread_evenly(range(len(clips)), SHOWN_CLIPS))
     records, failures = [], []
     progress(0, total)
@@ -113,6 +117,7 @@ def evaluate(
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
+    phrases = phrase_in_betweens(models, advance=advance)
     some = spread_evenly(records, len(TRANSPOSITIONS))
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
     transposed = transposed_in_betweens(models, targets, advance=advance)
@@ -130,6 +135,7 @@ def evaluate(
         failures=failures,
         reconstruction=_reconstruction(records),
         tones=tones,
+        phrases=phrases,
         transposed=transposed,
         clip_pairs=clip_in_betweens(models, latents, advance=advance),
         realism={

@@ -23,6 +23,7 @@ IN_BETWEENS = {
     "db_residual": "dB residual",
     "descriptor_nonlinearity": "descriptors off the line ↓",
     "step_variation": "step variation ↓",
+    "onset_contrast": "onset contrast",
     "cycle": "cycle ↓",
     "endpoint_error_db": "endpoint error, dB ↓",
 }
@@ -64,18 +65,17 @@ def lecture_table(evaluation: Evaluation) -> Table:
     """What the lecture claims of PCA, autoencoder and VAE, side by side: one row each."""
     kinds = _kinds(evaluation)
     header = ["model", "reconstruction: log-mel error, dB ↓"]
-    header += [f"{way} ↓" for way in ways_of("in-betweens of tones: truth-relative error")]
+    header += [f"{way} ↓" for way in ways_of("in-betweens of phrases: truth-relative error")]
     header += [f"{kind}: FD-MFCC ↓" for kind in kinds] + ["KL, bits a second", "active channels"]
     rows = []
     for name in sorted(evaluation.models, key=lambda one: one != PCA):
         errors = [ways[name]["log_mel_error_db"] for ways in evaluation.reconstruction.values()]
         found, use = evaluation.realism[name], evaluation.latent_use.get(name)
-        tones = evaluation.tones["different pitch"]
         rows.append(
             [
                 name,
                 ", ".join(error.text() for error in errors),
-                *(tones[way]["truth_relative_error"].text() for way in ways_of(name)),
+                *(evaluation.phrases[way]["truth_relative_error"].text() for way in ways_of(name)),
                 *(_number(found[kind], 0) for kind in kinds),
                 "none" if use is None else _number(use.kl_bits_a_second, 0),
                 "all" if use is None else f"{use.active_channels} of {use.channels}",

@@ -1,8 +1,11 @@
-"""Tones whose in-betweens are known: what lies half way between two is the tone of the parameters half way."""
+"""Tones whose in-betweens are known: what lies half way between two is the tone of the parameters half way.
+
+So are those of phrases of as many notes: every note of one turns into its counterpart, at the time half way.
+"""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -11,6 +14,9 @@ from torch import Tensor
 
 SECONDS = 1.0
 HIGHEST_HZ = 12_000.0
+PHRASE_SECONDS = 3.0
+LARGEST_SHIFT_SECONDS, LEAST_NOTE_SECONDS, FADE_SECONDS = 0.15, 0.15, 0.01
+"""How far from the middle a note lies in each phrase of a pair, at most; how near notes begin; how a note ends."""
 FORMANT_OCTAVES, FORMANT_DB = 0.6, 14.0
 """Width and height of the formant."""
 
@@ -51,6 +57,56 @@ class Tone:
         sound = (10 ** (level_db / 20)) @ phases.sin()
         envelope = (seconds / 2**self.attack_octaves).clamp(max=1) * (-seconds / 2**self.decay_octaves).exp()
         return (sound * envelope)[None].float()
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Notes one after another; each ends where the next one begins."""
+
+    notes: tuple[Tone, ...]
+    onsets_seconds: tuple[float, ...]
+
+    def between(self, other: "Phrase", weight: float) -> "Phrase":
+        """The true in-between: every note between its two, and at the time between."""
+        notes = (one.between(its, weight) for one, its in zip(self.notes, other.notes, strict=True))
+        both = zip(self.onsets_seconds, other.onsets_seconds, strict=True)
+        return Phrase(tuple(notes), tuple((1 - weight) * one + weight * its for one, its in both))
+
+    def waveform(self, sample_rate: int) -> Float[Tensor, "1 samples"]:
+        """Its sound, ``PHRASE_SECONDS`` long."""
+        sound = torch.zeros(1, round(PHRASE_SECONDS * sample_rate))
+        starts = [round(onset * sample_rate) for onset in self.onsets_seconds]
+        fade = torch.linspace(1, 0, round(FADE_SECONDS * sample_rate))
+        for note, start, end in zip(self.notes, starts, [*starts[1:], sound.shape[1]], strict=True):
+            sound[:, start:end] = note.waveform(sample_rate, samples=end - start)
+            sound[:, end - len(fade) : end] *= fade
+        return sound
+
+
+def phrase_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Phrase, Phrase]]:
+    """Pairs of random phrases, of one instrument each; notes up to 0.3 s and five semitones from their counterparts."""
+    random = np.random.default_rng([seed, count])
+    for _ in range(count):
+        notes = int(random.integers(5, 9))
+        first, last = _onsets(random, notes)
+        instruments = _tone(random, 0.0), _tone(random, 0.0)
+        middles, halves = random.uniform(7.7, 9.2, notes), random.uniform(-2.5, 2.5, notes) / 12
+        pitches = middles - halves, middles + halves
+        sounds = (
+            tuple(replace(instrument, pitch_octaves=float(pitch)) for pitch in its)
+            for instrument, its in zip(instruments, pitches, strict=True)
+        )
+        yield Phrase(next(sounds), first), Phrase(next(sounds), last)
+
+
+def _onsets(random: np.random.Generator, notes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Onsets of two phrases, drawn until their notes are long enough."""
+    while True:
+        middle = np.sort(random.uniform(0.3, PHRASE_SECONDS - 0.3, notes))
+        shift = random.uniform(-LARGEST_SHIFT_SECONDS, LARGEST_SHIFT_SECONDS, notes)
+        first, last = middle - shift, middle + shift
+        if min(np.diff(first).min(), np.diff(last).min()) > LEAST_NOTE_SECONDS:
+            return tuple(map(float, first)), tuple(map(float, last))
 
 
 def tone_pairs(count: int, *, same_pitch: bool, seed: int = 0) -> Iterator[tuple[Tone, Tone]]:

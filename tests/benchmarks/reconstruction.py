@@ -5,9 +5,10 @@
 
 For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
 over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side),
-in-betweens (tones of different pitch, models and controls), transposed (clips and the same clips transposed); each,
-under a prefix if one is given, is written where the document has it. ``audiovae/evaluation`` says what the columns
-mean. Measures of clips are kept in --out: stop it, run it again, it goes on.
+in-betweens (tones of different pitch, models and controls), phrases (of different pitches and rhythms), transposed
+(clips and the same clips transposed); each, under a prefix if one is given, is written where the document has it.
+``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run it again, it goes
+on.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
         "reconstruction": reconstruction_table(evaluation),
         "models": lecture_table(evaluation),
         "in-betweens": in_between_table(evaluation.tones["different pitch"]),
+        "phrases": in_between_table(evaluation.phrases),
         "transposed": in_between_table(evaluation.transposed),
     }
     for name, made in ((arguments.blocks + name, made) for name, made in blocks.items()):

@@ -1,19 +1,22 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import audiovae
-from audiovae import interpolation, pitch_alignment
+from audiovae import interpolation, note_alignment
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
-from audiovae.evaluation.morphing import second_pitch_salience
-from audiovae.evaluation.tones import Tone
+from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.evaluation.morphing import onset_contrast, second_pitch_salience, truth_relative_error
+from audiovae.evaluation.tones import Phrase, Tone
 from audiovae.interpolation import Curve, blend, blends, interpolate, interpolate_curve
 from audiovae.interval import best_intervals, matches
+from audiovae.lag import onset_strength
 from audiovae.latents import Latents
-from audiovae.pitch_alignment import PitchAlignment
+from audiovae.note_alignment import NoteAlignment
 from tests.tiny_codec import save_tiny
 
 RATE = 44_100
@@ -49,6 +52,81 @@ def test_between_two_tones_lies_one_tone_half_way(codec: Codec) -> None:
         for one in (middle, mixed)
     )
     assert glided < 0.1 and crossfaded > 2 * glided
+
+
+EARLY, LATE = (0.3, 0.8, 1.4, 2.1), (0.45, 0.7, 1.55, 2.25)
+"""Seconds at which the notes of two phrases begin."""
+
+
+def phrase(onsets_seconds: tuple[float, ...], *, semitones: float = 0.0) -> Phrase:
+    """Four plucked notes of different pitch."""
+    pitches = [float(torch.tensor(220.0).log2()) + (one + semitones) / 12 for one in (0, 4, 7, 2)]
+    notes = (Tone(pitch, -6.0, 10.0, 0.0, attack_octaves=-7.0, decay_octaves=-2.0) for pitch in pitches)
+    return Phrase(tuple(notes), onsets_seconds)
+
+
+def sound(made: Phrase) -> Audio:
+    waveform = made.waveform(RATE)
+    return Audio(0.1 * waveform / waveform.square().mean().sqrt(), RATE, source="phrase")
+
+
+def onsets_seconds(codec: Codec, latents: Latents) -> list[float]:
+    strength = onset_strength([codec.spectrogram_of(latents).mean(0)])
+    frame_seconds = codec.config.spectrogram.hop_length / RATE
+    return [frame * frame_seconds for frame in strength.gt(0.5).nonzero()[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 0.75])
+def test_between_two_rhythms_lies_one_rhythm(codec: Codec, weight: float) -> None:
+    first, last = phrase(EARLY), phrase(LATE, semitones=3)
+    a, b = codec.encode(sound(first)), codec.encode(sound(last))
+    found = onsets_seconds(codec, interpolate(a, b, weight=weight, codec=codec))
+    assert found == pytest.approx(first.between(last, weight).onsets_seconds, abs=0.03)
+    assert len(onsets_seconds(codec, interpolate(a, b, weight=weight, align="pitch", codec=codec))) > len(EARLY)
+
+
+def test_moved_notes_are_nearer_to_the_truth_than_two_rhythms_at_once(codec: Codec) -> None:
+    first, last, weights = phrase(EARLY), phrase(LATE, semitones=3), [step / 4 for step in range(5)]
+    sounds = [sound(first.between(last, weight)) for weight in weights]
+    truth = torch.cat([stft_magnitude(one.waveform) for one in sounds])
+    a, b = codec.encode(sounds[0]), codec.encode(sounds[-1])
+    error, contrast = {}, {}
+    for align in ("both", "pitch"):
+        steps = [interpolate(a, b, weight=weight, align=align, codec=codec) for weight in weights]
+        made = torch.cat([codec.spectrogram.magnitude(codec.spectrogram_of(one)) for one in steps])
+        error[align] = truth_relative_error(made[..., : truth.shape[-1]], truth, RATE)
+        contrast[align] = onset_contrast(made, RATE)
+    assert error["both"] < 0.4 and error["pitch"] > 1.5 * error["both"]
+    assert contrast["both"] > 0.8 > contrast["pitch"]
+
+
+def test_what_is_matched_can_be_chosen(codec: Codec) -> None:
+    a, b = codec.encode(sound(phrase(EARLY))), codec.encode(sound(phrase(LATE, semitones=3)))
+    means = torch.stack([a.mean, b.mean])
+    both, pitch, time = (NoteAlignment(codec, means, by=by) for by in ("both", "pitch", "time"))
+    assert torch.equal(both.times, time.times) and both.above_semitones.any()
+    assert torch.equal(pitch.times[0], pitch.times[1]) and not time.above_semitones.any()
+    moved = interpolate(a, b, align="time", codec=codec)
+    assert onsets_seconds(codec, moved) == pytest.approx(
+        phrase(EARLY).between(phrase(LATE), 0.5).onsets_seconds, abs=0.03
+    )
+
+
+def test_a_curve_moves_notes_as_it_goes(codec: Codec) -> None:
+    first, last = phrase(EARLY), phrase(LATE)
+    a, b = codec.encode(sound(first)), codec.encode(sound(last))
+    found = onsets_seconds(codec, interpolate_curve(a, b, Curve.parse("0:0,0.3:0,0.42:1,1:1"), codec=codec))
+    # The weight has turned between the second and the third note.
+    assert found == pytest.approx([*EARLY[:2], *LATE[2:]], abs=0.05)
+
+
+def test_three_rhythms_meet_at_their_mean_time(codec: Codec) -> None:
+    middle = tuple(one + 0.05 for one in EARLY)
+    phrases = [codec.encode(sound(phrase(onsets))) for onsets in (EARLY, LATE, middle)]
+    wanted = [sum(times) / 3 for times in zip(EARLY, LATE, middle, strict=True)]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        made = blend([phrases[place] for place in order], [1, 1, 1], codec=codec)
+        assert onsets_seconds(codec, made) == pytest.approx(wanted, abs=0.03)
 
 
 def test_pitch_follows_the_weight_and_beyond(codec: Codec) -> None:
@@ -92,7 +170,7 @@ def test_both_channels_move_together(codec: Codec) -> None:
     left, right = tone(0).waveform, tone(4).waveform
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
-    found = PitchAlignment(codec, torch.stack([chord.mean, higher.mean])).above_semitones
+    found = NoteAlignment(codec, torch.stack([chord.mean, higher.mean])).above_semitones
     assert found.shape == (2, codec.config.model.time_stride * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 
@@ -100,15 +178,15 @@ def test_both_channels_move_together(codec: Codec) -> None:
 def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [codec.encode(EXAMPLES / name).mean for name in ("piano_bach.flac", "guitar.flac")]
     weights = torch.stack([torch.linspace(0, 1, clips[0].shape[-1]), torch.linspace(1, 0, clips[0].shape[-1])])
-    pitches = PitchAlignment(codec, torch.stack(clips))
+    pitches = NoteAlignment(codec, torch.stack(clips))
     whole = pitches.at(weights)
     assert torch.equal(pitches.at(weights), whole)  # what is kept of the first time makes no difference
-    monkeypatch.setattr(pitch_alignment, "CHUNK_LATENT_FRAMES", 5)
-    assert torch.allclose(PitchAlignment(codec, torch.stack(clips)).at(weights), whole, atol=1e-4)
+    monkeypatch.setattr(note_alignment, "CHUNK_LATENT_FRAMES", 5)
+    assert torch.allclose(NoteAlignment(codec, torch.stack(clips)).at(weights), whole, atol=1e-4)
 
 
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
-    pitches = PitchAlignment(codec, torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)]))
+    pitches = NoteAlignment(codec, torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)]))
     for shares, moves in (([0.5, 0.0, 0.5], [True, False, True]), ([0.0, 1.0, 0.0], [False, False, False])):
         moved = pitches.at(torch.tensor(shares)[:, None].expand(-1, pitches.means.shape[-1]))
         assert [not torch.equal(*pair) for pair in zip(moved, pitches.means, strict=True)] == moves
@@ -120,12 +198,12 @@ def test_steps_of_a_path_are_the_blends_one_by_one(codec: Codec, monkeypatch: py
     one_by_one = [blend(clips, one, codec=codec) for one in weights]
     compared: list[int] = []
 
-    class Counted(PitchAlignment):
-        def __init__(self, codec: Codec, means: torch.Tensor) -> None:
+    class Counted(NoteAlignment):
+        def __init__(self, codec: Codec, means: torch.Tensor, **options: Any) -> None:
             compared.append(len(means))
-            super().__init__(codec, means)
+            super().__init__(codec, means, **options)
 
-    monkeypatch.setattr(interpolation, "PitchAlignment", Counted)
+    monkeypatch.setattr(interpolation, "NoteAlignment", Counted)
     for step, alone in zip(blends(clips, weights, codec=codec), one_by_one, strict=True):
         assert torch.equal(step.mean, alone.mean) and step.source == alone.source
     assert compared == [2, 2, 3]

@@ -1,0 +1,97 @@
+"""How far apart two sounds are in time, frame by frame: the lag at which their onsets coincide."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+LARGEST_LAG_FRAMES = 43
+"""Onsets further apart, half a second, are not matched."""
+ATTACK_FRAMES = 3
+"""A window reaches over four hops: so long a sudden attack rises."""
+APART_FRAMES = 6
+"""Onsets nearer than so many frames, 70 ms, count as one."""
+AROUND_FRAMES = 43
+"""An onset stands out of what rises on the average so many frames around it."""
+LEAST_RISE, HALF_RISE = 0.03, 0.1
+"""Of the model's spectrogram, over all bands: what noise rises by all the time, and what makes half an onset."""
+NEAR_FRAMES = 2.0
+"""Deviation of the Gaussian that onsets are widened by: those so far apart coincide nearly."""
+MOVE_COST, ATTACK_COST = 0.015, 0.05
+"""What coincidences must make up for, each worth up to 3.5: lags that change by a frame, the more where an attack is,
+whose frames would be torn apart."""
+SMOOTH_FRAMES = 9
+"""Lags are averaged over so many frames, so that their changes are no jerks."""
+
+
+def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor, " frames"]:
+    """How much of an onset each frame is, 0 to 1, of a spectrogram in consecutive pieces.
+
+    It is what rises in the bands (spectral flux: Dixon, 2006, "Onset detection revisited"), at its peaks.
+    """
+    rises, before = [], None
+    for piece in pieces:
+        earlier = piece[:, :1].expand(-1, ATTACK_FRAMES) if before is None else before
+        longer = torch.cat([earlier, piece], dim=1)
+        rises.append((longer[:, ATTACK_FRAMES:] - longer[:, :-ATTACK_FRAMES]).clamp_min(0).mean(0))
+        before = longer[:, -ATTACK_FRAMES:]
+    rise = torch.cat(rises)
+    stands_out = (rise - _mean_around(rise, AROUND_FRAMES) - LEAST_RISE).clamp_min(0)
+    highest = functional.max_pool1d(stands_out[None, None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0, 0]
+    peaks = torch.where(stands_out == highest, stands_out, 0.0)
+    return peaks / (peaks + HALF_RISE)
+
+
+def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+    """How many frames later than in ``a`` that happens in ``b`` which at each frame would happen half way between.
+
+    ``a`` and ``b`` are onset strengths; what is in ``a`` at frame t - lag / 2 is in ``b`` at t + lag / 2. The lags
+    that let most onsets coincide for the least change: time warping with costs (Sakoe & Chiba, 1978), by dynamic
+    programming over lags, so that memory grows with the length and not with its square. At both ends they are near 0.
+    """
+    lags = np.arange(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)
+    in_a, in_b = (_half_frames(_widened(one)) for one in (a, b))
+    middle = 2 * np.arange(len(a))[:, None]
+    inside = (middle >= np.abs(lags)) & (middle + np.abs(lags) <= 2 * (len(a) - 1))
+    at_a, at_b = ((one[(middle + sign * lags).clip(0, len(one) - 1)]) for one, sign in ((in_a, -1), (in_b, 1)))
+    worth = np.where(inside, at_a * at_b, -np.inf)
+    found = _best_way(worth, MOVE_COST + ATTACK_COST * (at_a + at_b))
+    return _mean_around(torch.from_numpy(lags[found]).float(), SMOOTH_FRAMES // 2)
+
+
+def _best_way(worth: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Places along the way, from the middle one at the first frame to that at the last, with most worth for its cost.
+
+    From frame to frame it stays or moves by one place.
+    """
+    middle, nowhere = worth.shape[1] // 2, np.array([-np.inf])
+    total, moves = np.where(np.arange(worth.shape[1]) == middle, 0.0, -np.inf), np.zeros(worth.shape, np.int8)
+    for frame in range(1, len(worth)):
+        from_below = np.concatenate([nowhere, total[:-1]]) - cost[frame]
+        from_above = np.concatenate([total[1:], nowhere]) - cost[frame]
+        moved = np.maximum(from_below, from_above)
+        moves[frame] = np.where(total >= moved, 0, np.where(from_below >= from_above, 1, -1))
+        total = np.maximum(total, moved) + worth[frame]
+    places = [middle]
+    for frame in range(len(worth) - 1, 0, -1):
+        places.append(places[-1] - int(moves[frame, places[-1]]))
+    return np.array(places[::-1])
+
+
+def _widened(strength: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+    reach = int(3 * NEAR_FRAMES)
+    bell = (-(torch.arange(-reach, reach + 1) / NEAR_FRAMES).square() / 2).exp()
+    return functional.conv1d(strength[None, None], bell[None, None], padding=reach)[0, 0]
+
+
+def _half_frames(values: Float[Tensor, " frames"]) -> np.ndarray:
+    """Values at frames and half way between them."""
+    return np.interp(np.arange(2 * len(values) - 1) / 2, np.arange(len(values)), values.numpy())
+
+
+def _mean_around(values: Float[Tensor, " frames"], reach: int) -> Float[Tensor, " frames"]:
+    padded = functional.pad(values[None, None], (reach, reach), mode="replicate")
+    return functional.avg_pool1d(padded, 2 * reach + 1, 1)[0, 0]

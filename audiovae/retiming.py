@@ -1,0 +1,56 @@
+"""Sounds at other times: frames read where they lie on another sound's time axis, or on one between."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BISECTIONS = 40
+NEXT_TO_FRAMES = 1e-3
+
+
+def common_times(lags: Float[Tensor, "others frames"]) -> Float[Tensor, "recordings frames"]:
+    """Where in each recording lies what happens at each frame of the time axis between them all.
+
+    ``lags`` are those of the other recordings to the first (``lag.best_lags``). The common axis is at the mean of all.
+    """
+    frames = np.arange(lags.shape[1])
+    # Of each pair on the axis half way between, and then of each on the first one's axis.
+    pairs = [(frames - one / 2, frames + one / 2) for one in lags.double().numpy()]
+    rows = np.stack([frames.astype(float), *(np.interp(frames, first, other) for first, other in pairs)])
+    return torch.from_numpy(np.stack([np.interp(frames, rows.mean(0), row) for row in rows]))
+
+
+def common_places(
+    times: Float[Tensor, "recordings frames"], weights: Float[Tensor, "recordings frames"]
+) -> Float[Tensor, " frames"]:
+    """Which frame of the common axis happens at each frame of the result: where the weighted mean of times is that.
+
+    Weights sum to 1 and may change in time; those below 0 count as 0, since times beyond the recordings' have no
+    order. What would go back in time stands still.
+    """
+    share = weights.double().clamp_min(0)
+    share = share / share.sum(0)
+    frames = torch.arange(times.shape[1], dtype=torch.float64)
+    low, high = torch.zeros_like(frames), torch.full_like(frames, times.shape[1] - 1)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        is_before = (share * read(times, middle)).sum(0) < frames
+        low, high = torch.where(is_before, middle, low), torch.where(is_before, high, middle)
+    return high.cummax(0).values
+
+
+def settled(places: Float[Tensor, "*batch places"]) -> Float[Tensor, "*batch places"]:
+    """Places, of which those that are next to a frame's are that frame's: what isn't moved is read bit for bit."""
+    nearest = places.round()
+    return torch.where((places - nearest).abs() < NEXT_TO_FRAMES, nearest, places)
+
+
+def read(values: Float[Tensor, "*batch frames"], places: Float[Tensor, " places"]) -> Float[Tensor, "*batch places"]:
+    """Values at places between frames, on the line from one frame to the next; beyond the ends are the end's."""
+    last = values.shape[-1] - 1
+    place = places.clamp(0, last)
+    left = place.long()
+    share = (place - left).to(values)
+    left = left.to(values.device)
+    return torch.lerp(values[..., left], values[..., (left + 1).clamp(max=last)], share)
