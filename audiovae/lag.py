@@ -14,15 +14,17 @@ ATTACK_FRAMES = 3
 """A window reaches over four hops: so long a sudden attack rises."""
 APART_FRAMES = 6
 """Onsets nearer than so many frames, 70 ms, count as one."""
-AROUND_FRAMES = 43
-"""An onset stands out of what rises on the average so many frames around it."""
-LEAST_RISE, HALF_RISE = 0.03, 0.1
-"""Of the model's spectrogram, over all bands: what noise rises by all the time, and what makes half an onset."""
+AROUND_FRAMES = 86
+"""An onset stands out of what rises on the average so many frames, a second, before and after it."""
+LEAST_RATIO, HALF_RATIO = 1.4, 0.7
+"""How many times the average must rise: noise and vibrato reach that, and so many times more make half an onset."""
+SILENT_RISE = 0.01
+"""Of the model's spectrogram, over all bands: nothing is heard."""
 NEAR_FRAMES = 2.0
 """Deviation of the Gaussian that onsets are widened by: those so far apart coincide nearly."""
-MOVE_COST, ATTACK_COST = 0.015, 0.05
+MOVE_COST, ATTACK_COST, LAG_COST = 0.015, 0.05, 0.003
 """What coincidences must make up for, each worth up to 3.5: lags that change by a frame, the more where an attack is,
-whose frames would be torn apart."""
+whose frames would be torn apart; and each frame of the largest lag: where two ways do alike, the straighter one."""
 SMOOTH_FRAMES = 9
 """Lags are averaged over so many frames, so that their changes are no jerks."""
 
@@ -30,7 +32,8 @@ SMOOTH_FRAMES = 9
 def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor, " frames"]:
     """How much of an onset each frame is, 0 to 1, of a spectrogram in consecutive pieces.
 
-    It is what rises in the bands (spectral flux: Dixon, 2006, "Onset detection revisited"), at its peaks.
+    It is what rises in the bands (spectral flux: Dixon, 2006, "Onset detection revisited"), at its peaks, relative to
+    what rises around: so a note that follows another softly counts, and noise doesn't.
     """
     rises, before = [], None
     for piece in pieces:
@@ -39,10 +42,10 @@ def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor
         rises.append((longer[:, ATTACK_FRAMES:] - longer[:, :-ATTACK_FRAMES]).clamp_min(0).mean(0))
         before = longer[:, -ATTACK_FRAMES:]
     rise = torch.cat(rises)
-    stands_out = (rise - _mean_around(rise, AROUND_FRAMES) - LEAST_RISE).clamp_min(0)
+    stands_out = (rise / (_mean_around(rise, AROUND_FRAMES) + SILENT_RISE) - LEAST_RATIO).clamp_min(0)
     highest = functional.max_pool1d(stands_out[None, None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0, 0]
     peaks = torch.where(stands_out == highest, stands_out, 0.0)
-    return peaks / (peaks + HALF_RISE)
+    return peaks / (peaks + HALF_RATIO)
 
 
 def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
@@ -50,16 +53,18 @@ def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float
 
     ``a`` and ``b`` are onset strengths; what is in ``a`` at frame t - lag / 2 is in ``b`` at t + lag / 2. The lags
     that let most onsets coincide for the least change: time warping with costs (Sakoe & Chiba, 1978), by dynamic
-    programming over lags, so that memory grows with the length and not with its square. At both ends they are near 0.
+    programming over lags, so that memory grows with the length and not with its square. At both ends they are 0.
     """
     lags = np.arange(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)
     in_a, in_b = (_half_frames(_widened(one)) for one in (a, b))
     middle = 2 * np.arange(len(a))[:, None]
     inside = (middle >= np.abs(lags)) & (middle + np.abs(lags) <= 2 * (len(a) - 1))
     at_a, at_b = ((one[(middle + sign * lags).clip(0, len(one) - 1)]) for one, sign in ((in_a, -1), (in_b, 1)))
-    worth = np.where(inside, at_a * at_b, -np.inf)
+    worth = np.where(inside, at_a * at_b, -np.inf) - LAG_COST * np.abs(lags) / LARGEST_LAG_FRAMES
     found = _best_way(worth, MOVE_COST + ATTACK_COST * (at_a + at_b))
-    return _mean_around(torch.from_numpy(lags[found]).float(), SMOOTH_FRAMES // 2)
+    smooth = _mean_around(torch.from_numpy(lags[found]).float(), SMOOTH_FRAMES // 2)
+    from_end = torch.minimum(torch.arange(len(a)), torch.arange(len(a)).flip(0))
+    return torch.clamp(smooth, -from_end, from_end)
 
 
 def _best_way(worth: np.ndarray, cost: np.ndarray) -> np.ndarray:

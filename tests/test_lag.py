@@ -30,9 +30,14 @@ def test_onsets_are_where_sounds_begin_and_nowhere_else() -> None:
     assert not onset_strength([hits([])]).any()
 
 
-def test_softer_attacks_are_less_of_an_onset() -> None:
-    loud, soft = (onset_strength([hits([100], height=height)]).max() for height in (1.0, 0.2))
-    assert 0 < soft < loud
+def test_softer_attacks_are_less_of_an_onset_beside_loud_ones() -> None:
+    strength = onset_strength([hits([100, 180]) + hits([250], height=0.3)])
+    assert 0 < strength[240:260].max() < min(strength[90:110].max(), strength[170:190].max())
+
+
+def test_how_loud_all_is_makes_little_difference() -> None:
+    loud, soft = (onset_strength([factor * hits([100, 180])]) for factor in (1.0, 0.5))
+    assert torch.allclose(loud, soft, atol=0.1)
 
 
 def test_pieces_have_the_onsets_of_the_whole() -> None:
@@ -46,7 +51,7 @@ def test_lags_bring_onsets_together() -> None:
     lags = best_lags(onsets(first), onsets(last))
     for one, other in zip(first, last, strict=True):
         assert lags[(one + other) // 2] == pytest.approx(other - one, abs=1.5)
-    assert lags[0].abs() < 2 and lags[-1].abs() < 2
+    assert lags[0] == 0 and lags[-1] == 0
     assert (lags.diff().abs() <= 1).all()  # time goes forward in both
 
 
