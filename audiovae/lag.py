@@ -55,35 +55,35 @@ def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float
     that let most onsets coincide for the least change: time warping with costs (Sakoe & Chiba, 1978), by dynamic
     programming over lags, so that memory grows with the length and not with its square. At both ends they are 0.
     """
-    lags = np.arange(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)
-    in_a, in_b = (_half_frames(_widened(one)) for one in (a, b))
-    middle = 2 * np.arange(len(a))[:, None]
-    inside = (middle >= np.abs(lags)) & (middle + np.abs(lags) <= 2 * (len(a) - 1))
-    at_a, at_b = ((one[(middle + sign * lags).clip(0, len(one) - 1)]) for one, sign in ((in_a, -1), (in_b, 1)))
-    worth = np.where(inside, at_a * at_b, -np.inf) - LAG_COST * np.abs(lags) / LARGEST_LAG_FRAMES
-    found = _best_way(worth, MOVE_COST + ATTACK_COST * (at_a + at_b))
-    smooth = _mean_around(torch.from_numpy(lags[found]).float(), SMOOTH_FRAMES // 2)
+    found = torch.from_numpy(_best_way(*(_half_frames(_widened(one)) for one in (a, b)))).float()
     from_end = torch.minimum(torch.arange(len(a)), torch.arange(len(a)).flip(0))
-    return torch.clamp(smooth, -from_end, from_end)
+    return torch.clamp(_mean_around(found, SMOOTH_FRAMES // 2), -from_end, from_end)
 
 
-def _best_way(worth: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """Places along the way, from the middle one at the first frame to that at the last, with most worth for its cost.
+def _best_way(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The lag at each frame along the way with most coincidences for its cost; strengths are those of half frames.
 
-    From frame to frame it stays or moves by one place.
+    From one frame to the next a lag stays or changes by one.
     """
-    middle, nowhere = worth.shape[1] // 2, np.array([-np.inf])
-    total, moves = np.where(np.arange(worth.shape[1]) == middle, 0.0, -np.inf), np.zeros(worth.shape, np.int8)
-    for frame in range(1, len(worth)):
-        from_below = np.concatenate([nowhere, total[:-1]]) - cost[frame]
-        from_above = np.concatenate([total[1:], nowhere]) - cost[frame]
+    frames, lags = (len(a) + 1) // 2, np.arange(-LARGEST_LAG_FRAMES, LARGEST_LAG_FRAMES + 1)
+    a, b = (np.pad(one, LARGEST_LAG_FRAMES) for one in (a, b))
+    total, moves = np.where(lags == 0, 0.0, -np.inf), np.zeros((frames, len(lags)), np.int8)
+    nowhere = np.array([-np.inf])
+    for frame in range(1, frames):
+        window = slice(2 * frame, 2 * frame + len(lags))
+        at_a, at_b = a[window][::-1], b[window]
+        inside = np.abs(lags) <= 2 * min(frame, frames - 1 - frame)
+        worth = np.where(inside, at_a * at_b - LAG_COST * np.abs(lags) / LARGEST_LAG_FRAMES, -np.inf)
+        cost = MOVE_COST + ATTACK_COST * (at_a + at_b)
+        from_below = np.concatenate([nowhere, total[:-1]]) - cost
+        from_above = np.concatenate([total[1:], nowhere]) - cost
         moved = np.maximum(from_below, from_above)
         moves[frame] = np.where(total >= moved, 0, np.where(from_below >= from_above, 1, -1))
-        total = np.maximum(total, moved) + worth[frame]
-    places = [middle]
-    for frame in range(len(worth) - 1, 0, -1):
+        total = np.maximum(total, moved) + worth
+    places = [LARGEST_LAG_FRAMES]
+    for frame in range(frames - 1, 0, -1):
         places.append(places[-1] - int(moves[frame, places[-1]]))
-    return np.array(places[::-1])
+    return lags[places[::-1]]
 
 
 def _widened(strength: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
