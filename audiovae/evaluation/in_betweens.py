@@ -30,9 +30,11 @@ from audiovae.evaluation.summary import Summary, summarise
 from audiovae.evaluation.tones import THIRD_TONE, phrase_pairs, tone_pairs
 from audiovae.interpolation import Align, blends
 from audiovae.interval import best_intervals, matches
+from audiovae.lag import best_lags, onset_strength
 from audiovae.latents import Latents
 from audiovae.level import level_db
 from audiovae.mixing import PathShape
+from audiovae.retiming import common_places, common_times, read
 from audiovae.transposition import transpose
 
 STEPS = 9
@@ -207,16 +209,18 @@ def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec:
 
 
 def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> SoundPath:
-    """What aligning the pitch does alone: true bands, transposed to the pitch between, averaged, inverted."""
+    """What aligning notes does alone: true bands, brought to the pitch and time between, averaged, inverted."""
     first, last = (codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b))
     config = codec.config.spectrogram
-    interval = best_intervals(*matches(first, last, config))
-    between = [
-        torch.lerp(
-            transpose(first, weight * interval, config), transpose(last, (weight - 1) * interval, config), weight
-        )
-        for weight in WEIGHTS
-    ]
+    times = common_times(best_lags(onset_strength([first]), onset_strength([last]))[None])
+    interval = best_intervals(*matches(read(first, times[0]), read(last, times[1]), config))
+    between = []
+    for weight in WEIGHTS:
+        places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
+        ends = (read(end, read(its, places)) for end, its in zip((first, last), times, strict=True))
+        above = read(interval, places)
+        moved = [transpose(end, part * above, config) for end, part in zip(ends, (weight, weight - 1), strict=True)]
+        between.append(torch.lerp(moved[0], moved[1], weight))
     return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
 
 

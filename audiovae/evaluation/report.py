@@ -40,7 +40,7 @@ _NOTES = {
     "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
     "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Pitch "
     "only: onsets are not matched; linear: mixed along the straight line, not brought to the latents' length again; "
-    "unaligned: and without matching anything. Aligned bands: matched pitches without any model.",
+    "unaligned: and without matching anything. Aligned bands: matched notes without any model.",
     "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
     "whether what rises does so at once, as in the ends (1), or the rhythms of both are heard (below 1).",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
