@@ -121,7 +121,7 @@ class Codec:
             blocks = _silence(latents.channels, latents.samples, round(block_seconds * latents.sample_rate))
         else:
             frames = max(FRAMES_PAST, round(block_seconds * model_rate / self.config.spectrogram.hop_length))
-            magnitudes, decoded_db = self._decoded(self._all_channels(latents), frames)
+            magnitudes, decoded_db = self._decoded(self.all_channels(latents.mean), frames)
             gain = 10 ** ((latents.level_db - decoded_db) / 20)
             blocks = self._waveform_blocks(_regrouped(magnitudes, frames), frames, ITERATIONS[quality])
             blocks = (block * gain for block in blocks)
@@ -138,7 +138,7 @@ class Codec:
 
     def spectrogram_of(self, latents: Latents) -> Float[Tensor, "channels n_bands frames"]:
         """The decoder's spectrogram of a recording, at the level that the model works at; for pictures and measures."""
-        return torch.cat(list(self.spectrogram_chunks(self._all_channels(latents))), dim=-1).cpu()
+        return torch.cat(list(self.spectrogram_chunks(self.all_channels(latents.mean))), dim=-1).cpu()
 
     def spectrogram_chunks(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], size: int = CHUNK_LATENT_FRAMES
@@ -149,6 +149,12 @@ class Codec:
             with torch.inference_mode():
                 spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
+
+    def all_channels(
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
+    ) -> Float[Tensor, "channels all_latent_channels latent_frames"]:
+        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept."""
+        return functional.pad(mean, (0, 0, 0, self.config.model.latent_channels - mean.shape[1]))
 
     def _check(self, latents: Latents) -> None:
         """Raises InputError, which names the latents, unless this model made them and can decode them."""
@@ -165,10 +171,6 @@ class Codec:
                 f"{latents.source}: {latents.samples} samples at {latents.sample_rate} Hz are {frames} latent frames, "
                 f"but there are {latents.latent_frames}"
             )
-
-    def _all_channels(self, latents: Latents) -> Float[Tensor, "channels all_latent_channels latent_frames"]:
-        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept."""
-        return functional.pad(latents.mean, (0, 0, 0, self.config.model.latent_channels - latents.mean.shape[1]))
 
     def _decoded(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int

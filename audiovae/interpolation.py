@@ -31,6 +31,7 @@ from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
 from audiovae.note_alignment import NoteAlignment
+from audiovae.note_match import NoteMatch, match_notes
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def blend(
 ) -> Latents:
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
-    ``mixing`` says what the paths are; none depends on the order of the recordings.
+    ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
+    matched with those of the first that has any weight.
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     return next(blends(latents, [weights], path=path, fit=fit, align=align, codec=codec))
@@ -87,14 +89,16 @@ def blends(
 ) -> Iterator[Latents]:
     """``blend`` by each of the weights: the steps of a path, whose notes are compared once if lengths allow it."""
     _refuse_unknown(path, fit, align)
-    codec, notes = _codec_of(latents, codec, align), None
+    codec, matched, notes = _codec_of(latents, codec, align), None, None
     for shares in (_normalised(one, len(latents)) for one in weights):
         aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
         used = [index for index, share in enumerate(shares) if share != 0]
         means, used_shares = aligned.means[used], [shares[index] for index in used]
         if codec and align != "none" and len(used) > 1:
+            if matched is None or matched[0] != used:
+                matched, notes = (used, _match([latents[index] for index in used], fit, align, codec)), None
             if notes is None or not _same(notes.means, means):
-                notes = NoteAlignment(codec, means, by=align)
+                notes = NoteAlignment(codec, means, matched[1])
             means = notes.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
         made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
         yield Latents(
@@ -195,7 +199,7 @@ def interpolate_curve(
         logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
     weights = curve.weights_at(positions, duration_seconds=duration_seconds)
     if codec and align != "none":
-        means = NoteAlignment(codec, means, by=align).at(torch.stack([1 - weights, weights]))
+        means = NoteAlignment(codec, means, _match([a, b], fit, align, codec)).at(torch.stack([1 - weights, weights]))
     return Latents(
         mean=between(means[0], means[1], weights, path),
         logvar=None,
@@ -247,6 +251,12 @@ def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> 
                 f"bundled one, is {codec.fingerprint} ({codec.checkpoint.source})"
             )
     return codec
+
+
+def _match(latents: Sequence[Latents], fit: Fit, align: Literal["both", "pitch", "time"], codec: Codec) -> NoteMatch:
+    """Of all steps of a path, found at the mean of the lengths, so that every step matches the same notes."""
+    equal = [1 / len(latents)] * len(latents)
+    return match_notes(codec, to_one_time_axis(latents, equal, fit=fit, config=codec.config).means, by=align)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -14,19 +14,21 @@ ATTACK_FRAMES = 3
 """A window reaches over four hops: so long a sudden attack rises."""
 APART_FRAMES = 6
 """Onsets nearer than so many frames, 70 ms, count as one."""
+EDGE_FRAMES = 4
+"""Where a recording begins and ends something seems to happen, if only that it is cut."""
 AROUND_FRAMES = 86
 """An onset stands out of what rises on the average so many frames, a second, before and after it."""
-LEAST_RATIO, HALF_RATIO = 1.4, 0.7
-"""How many times the average must rise: noise and vibrato reach that, and so many times more make half an onset."""
+LEAST_RATIO, HALF_RATIO = 1.8, 0.7
+"""How many times the average must rise, more than in noise or vibrato, and how many times more make half an onset."""
 SILENT_RISE = 0.01
 """Of the model's spectrogram, over all bands: nothing is heard."""
 NEAR_FRAMES = 2.0
 """Deviation of the Gaussian that onsets are widened by: those so far apart coincide nearly."""
-MOVE_COST, ATTACK_COST, LAG_COST = 0.015, 0.05, 0.003
-"""What coincidences must make up for, each worth up to 3.5: lags that change by a frame, the more where an attack is,
-whose frames would be torn apart; and each frame of the largest lag: where two ways do alike, the straighter one."""
-SMOOTH_FRAMES = 9
-"""Lags are averaged over so many frames, so that their changes are no jerks."""
+MOVE_COST, LAG_COST = 0.03, 0.003
+"""What coincidences, each worth up to 3.5, must make up for: a lag that changes by a frame; and each frame of the
+largest lag, so that of two ways that do alike it is the straighter one."""
+LEAST_MET = 0.1
+"""Product of the strengths of onsets that hold the lag between them."""
 
 
 def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor, " frames"]:
@@ -42,7 +44,11 @@ def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor
         rises.append((longer[:, ATTACK_FRAMES:] - longer[:, :-ATTACK_FRAMES]).clamp_min(0).mean(0))
         before = longer[:, -ATTACK_FRAMES:]
     rise = torch.cat(rises)
-    stands_out = (rise / (_mean_around(rise, AROUND_FRAMES) + SILENT_RISE) - LEAST_RATIO).clamp_min(0)
+    rise[:EDGE_FRAMES] = rise[-EDGE_FRAMES:] = 0
+    around = functional.avg_pool1d(rise[None, None], 2 * AROUND_FRAMES + 1, 1, AROUND_FRAMES, count_include_pad=False)[
+        0, 0
+    ]
+    stands_out = (rise / (around + SILENT_RISE) - LEAST_RATIO).clamp_min(0)
     highest = functional.max_pool1d(stands_out[None, None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0, 0]
     peaks = torch.where(stands_out == highest, stands_out, 0.0)
     return peaks / (peaks + HALF_RATIO)
@@ -53,11 +59,17 @@ def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float
 
     ``a`` and ``b`` are onset strengths; what is in ``a`` at frame t - lag / 2 is in ``b`` at t + lag / 2. The lags
     that let most onsets coincide for the least change: time warping with costs (Sakoe & Chiba, 1978), by dynamic
-    programming over lags, so that memory grows with the length and not with its square. At both ends they are 0.
+    programming over lags, so that memory grows with the length and not with its square. Between onsets that meet, lags
+    change evenly; at both ends they are 0.
     """
-    found = torch.from_numpy(_best_way(*(_half_frames(_widened(one)) for one in (a, b)))).float()
-    from_end = torch.minimum(torch.arange(len(a)), torch.arange(len(a)).flip(0))
-    return torch.clamp(_mean_around(found, SMOOTH_FRAMES // 2), -from_end, from_end)
+    in_a, in_b = (_half_frames(_widened(one)) for one in (a, b))
+    way, frames = _best_way(in_a, in_b), np.arange(len(a))
+    met = in_a[2 * frames - way] * in_b[2 * frames + way]
+    highest = functional.max_pool1d(torch.from_numpy(met)[None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0].numpy()
+    held = np.flatnonzero((met == highest) & (met > LEAST_MET))
+    ends = [0, frames[-1]]
+    held = np.concatenate([ends[:1], held, ends[1:]])
+    return torch.from_numpy(np.interp(frames, held, way[held])).float()
 
 
 def _best_way(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -71,15 +83,10 @@ def _best_way(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     nowhere = np.array([-np.inf])
     for frame in range(1, frames):
         window = slice(2 * frame, 2 * frame + len(lags))
-        at_a, at_b = a[window][::-1], b[window]
-        inside = np.abs(lags) <= 2 * min(frame, frames - 1 - frame)
-        worth = np.where(inside, at_a * at_b - LAG_COST * np.abs(lags) / LARGEST_LAG_FRAMES, -np.inf)
-        cost = MOVE_COST + ATTACK_COST * (at_a + at_b)
-        from_below = np.concatenate([nowhere, total[:-1]]) - cost
-        from_above = np.concatenate([total[1:], nowhere]) - cost
-        moved = np.maximum(from_below, from_above)
+        from_below, from_above = np.concatenate([nowhere, total[:-1]]), np.concatenate([total[1:], nowhere])
+        moved = np.maximum(from_below, from_above) - MOVE_COST
         moves[frame] = np.where(total >= moved, 0, np.where(from_below >= from_above, 1, -1))
-        total = np.maximum(total, moved) + worth
+        total = np.maximum(total, moved) + a[window][::-1] * b[window] - LAG_COST * np.abs(lags) / LARGEST_LAG_FRAMES
     places = [LARGEST_LAG_FRAMES]
     for frame in range(frames - 1, 0, -1):
         places.append(places[-1] - int(moves[frame, places[-1]]))
@@ -95,8 +102,3 @@ def _widened(strength: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
 def _half_frames(values: Float[Tensor, " frames"]) -> np.ndarray:
     """Values at frames and half way between them."""
     return np.interp(np.arange(2 * len(values) - 1) / 2, np.arange(len(values)), values.numpy())
-
-
-def _mean_around(values: Float[Tensor, " frames"], reach: int) -> Float[Tensor, " frames"]:
-    padded = functional.pad(values[None, None], (reach, reach), mode="replicate")
-    return functional.avg_pool1d(padded, 2 * reach + 1, 1)[0, 0]

@@ -14,11 +14,14 @@ def common_times(lags: Float[Tensor, "others frames"]) -> Float[Tensor, "recordi
 
     ``lags`` are those of the other recordings to the first (``lag.best_lags``). The common axis is at the mean of all.
     """
-    frames = np.arange(lags.shape[1])
-    # Of each pair on the axis half way between, and then of each on the first one's axis.
-    pairs = [(frames - one / 2, frames + one / 2) for one in lags.double().numpy()]
-    rows = np.stack([frames.astype(float), *(np.interp(frames, first, other) for first, other in pairs)])
-    return torch.from_numpy(np.stack([np.interp(frames, rows.mean(0), row) for row in rows]))
+    frames = torch.arange(lags.shape[1], dtype=torch.float64)
+    if len(lags) == 1:
+        return torch.cat([frames - lags / 2, frames + lags / 2])
+    # Of each pair on the axis half way between, then of each on the first one's axis, then of all on their mean's.
+    first, others = frames - lags.double() / 2, frames + lags.double() / 2
+    rows = [frames, *(_inverse(one, other) for one, other in zip(first, others, strict=True))]
+    mean = torch.stack(rows).mean(0)
+    return torch.stack([_inverse(mean, row) for row in rows])
 
 
 def common_places(
@@ -54,3 +57,8 @@ def read(values: Float[Tensor, "*batch frames"], places: Float[Tensor, " places"
     share = (place - left).to(values)
     left = left.to(values.device)
     return torch.lerp(values[..., left], values[..., (left + 1).clamp(max=last)], share)
+
+
+def _inverse(places: Float[Tensor, " frames"], values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+    """What ``values`` are where ``places``, which rise, reach each frame."""
+    return torch.from_numpy(np.interp(np.arange(len(places)), places.numpy(), values.numpy()))

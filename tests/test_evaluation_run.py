@@ -91,7 +91,8 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     shown = ("", ", pitch only", ", linear", ", linear, unaligned")
     ways = [f"{model}{way}" for model in ("VAE", PCA) for way in shown]
     assert list(found.clip_pairs) == ways
-    errors = [found.phrases[way]["truth_relative_error"].mean for way in ways]
+    # What an untrained decoder makes has no onsets: "pitch only" is then the whole.
+    errors = [found.phrases[way]["truth_relative_error"].mean for way in ways if not way.endswith("pitch only")]
     assert len(set(errors)) == len(errors)
     assert set(found.realism) == {"VAE", PCA}
     assert "second_pitch_salience" not in found.phrases["truth"]

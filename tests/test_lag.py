@@ -60,6 +60,23 @@ def test_the_lag_from_a_to_b_is_that_from_b_to_a_with_the_other_sign() -> None:
     assert torch.equal(best_lags(a, b), -best_lags(b, a))
 
 
+def test_between_onsets_that_meet_lags_change_evenly() -> None:
+    lags = best_lags(onsets([60, 200, 340]), onsets([70, 190, 350]))
+    for first, last in ((0, 65), (65, 195), (195, 345), (345, FRAMES - 1)):
+        assert torch.allclose(lags[first : last + 1].diff(n=2), torch.zeros(()), atol=1e-5)
+
+
+def test_of_ways_that_do_alike_the_straighter_is_taken() -> None:
+    lags = best_lags(onsets(list(range(20, 380, 21))), onsets(list(range(12, 390, 9))))
+    assert lags.abs().max() < 10 and lags.abs().mean() < 5
+
+
+def test_for_a_weak_coincidence_far_away_nothing_is_moved() -> None:
+    weak = 0.35 * onsets([220])
+    assert not best_lags(onsets([200]), weak).any()
+    assert best_lags(onsets([200]), onsets([220])).any()
+
+
 @pytest.mark.parametrize("other", [[], [60 + 3 * LARGEST_LAG_FRAMES]])
 def test_without_counterpart_nothing_is_moved(other: list[float]) -> None:
     assert not best_lags(onsets([60]), onsets(other)).any()

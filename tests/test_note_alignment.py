@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import pytest
 import torch
 
 import audiovae
-from audiovae import interpolation, note_alignment
+from audiovae import interpolation, note_alignment, note_match
 from audiovae.audio import Audio
 from audiovae.codec import Codec
+from audiovae.config import SpectrogramConfig
 from audiovae.errors import InputError
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.morphing import onset_contrast, second_pitch_salience, truth_relative_error
@@ -17,6 +19,9 @@ from audiovae.interval import best_intervals, matches
 from audiovae.lag import onset_strength
 from audiovae.latents import Latents
 from audiovae.note_alignment import NoteAlignment
+from audiovae.note_match import NoteMatch, match_notes
+from audiovae.retiming import read
+from audiovae.transposition import transpose
 from tests.tiny_codec import save_tiny
 
 RATE = 44_100
@@ -70,10 +75,10 @@ def sound(made: Phrase) -> Audio:
     return Audio(0.1 * waveform / waveform.square().mean().sqrt(), RATE, source="phrase")
 
 
-def onsets_seconds(codec: Codec, latents: Latents) -> list[float]:
+def onsets_seconds(codec: Codec, latents: Latents, *, least: float = 0.5) -> list[float]:
     strength = onset_strength([codec.spectrogram_of(latents).mean(0)])
     frame_seconds = codec.config.spectrogram.hop_length / RATE
-    return [frame * frame_seconds for frame in strength.gt(0.5).nonzero()[:, 0].tolist()]
+    return [frame * frame_seconds for frame in strength.gt(least).nonzero()[:, 0].tolist()]
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 0.75])
@@ -103,7 +108,7 @@ def test_moved_notes_are_nearer_to_the_truth_than_two_rhythms_at_once(codec: Cod
 def test_what_is_matched_can_be_chosen(codec: Codec) -> None:
     a, b = codec.encode(sound(phrase(EARLY))), codec.encode(sound(phrase(LATE, semitones=3)))
     means = torch.stack([a.mean, b.mean])
-    both, pitch, time = (NoteAlignment(codec, means, by=by) for by in ("both", "pitch", "time"))
+    both, pitch, time = (match_notes(codec, means, by=by) for by in ("both", "pitch", "time"))
     assert torch.equal(both.times, time.times) and both.above_semitones.any()
     assert torch.equal(pitch.times[0], pitch.times[1]) and not time.above_semitones.any()
     moved = interpolate(a, b, align="time", codec=codec)
@@ -170,43 +175,113 @@ def test_both_channels_move_together(codec: Codec) -> None:
     left, right = tone(0).waveform, tone(4).waveform
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
-    found = NoteAlignment(codec, torch.stack([chord.mean, higher.mean])).above_semitones
+    found = match_notes(codec, torch.stack([chord.mean, higher.mean]), by="both").above_semitones
     assert found.shape == (2, codec.config.model.time_stride * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 
 
 def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    clips = [codec.encode(EXAMPLES / name).mean for name in ("piano_bach.flac", "guitar.flac")]
-    weights = torch.stack([torch.linspace(0, 1, clips[0].shape[-1]), torch.linspace(1, 0, clips[0].shape[-1])])
-    pitches = NoteAlignment(codec, torch.stack(clips))
-    whole = pitches.at(weights)
-    assert torch.equal(pitches.at(weights), whole)  # what is kept of the first time makes no difference
-    monkeypatch.setattr(note_alignment, "CHUNK_LATENT_FRAMES", 5)
-    assert torch.allclose(NoteAlignment(codec, torch.stack(clips)).at(weights), whole, atol=1e-4)
+    means = torch.stack([codec.encode(EXAMPLES / name).mean for name in ("piano_bach.flac", "guitar.flac")])
+    weights = torch.stack([torch.linspace(0, 1, means.shape[-1]), torch.linspace(1, 0, means.shape[-1])])
+    aligned = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
+    whole = aligned.at(weights)
+    assert torch.equal(aligned.at(weights), whole)  # what is kept of the first time makes no difference
+    for module in (note_alignment, note_match):
+        monkeypatch.setattr(module, "CHUNK_LATENT_FRAMES", 5)
+    in_pieces = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
+    assert torch.allclose(in_pieces.at(weights), whole, atol=1e-4)
 
 
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
-    pitches = NoteAlignment(codec, torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5, 9)]))
+    phrases = [sound(phrase(EARLY)), sound(phrase(LATE, semitones=5)), sound(phrase(EARLY, semitones=2))]
+    means = torch.stack([codec.encode(one).mean for one in phrases])
+    aligned = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
     for shares, moves in (([0.5, 0.0, 0.5], [True, False, True]), ([0.0, 1.0, 0.0], [False, False, False])):
-        moved = pitches.at(torch.tensor(shares)[:, None].expand(-1, pitches.means.shape[-1]))
-        assert [not torch.equal(*pair) for pair in zip(moved, pitches.means, strict=True)] == moves
+        moved = aligned.at(torch.tensor(shares)[:, None].expand(-1, means.shape[-1]))
+        assert [not torch.equal(*pair) for pair in zip(moved, means, strict=True)] == moves
+
+
+def test_a_note_takes_its_interval_with_it_in_time(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5)])
+    frames = codec.config.model.time_stride * means.shape[-1]
+    shift = 8 * torch.sin(torch.linspace(0, torch.pi, frames, dtype=torch.float64))
+    times = torch.arange(frames) + torch.stack([-shift, shift])
+    above = torch.stack([torch.zeros(frames), torch.where(torch.arange(frames) < 40, 5.0, 0.0)])
+    seen: list[torch.Tensor] = []
+
+    def seeing(spectrogram: torch.Tensor, semitones: torch.Tensor, config: SpectrogramConfig) -> torch.Tensor:
+        seen.append(semitones)
+        return transpose(spectrogram, semitones, config)
+
+    monkeypatch.setattr(note_alignment, "transpose", seeing)
+    NoteAlignment(codec, means, NoteMatch(times, above)).at(torch.tensor([[0.1], [0.9]]).expand(-1, means.shape[-1]))
+    wanted = 0.1 * times[0, 40] + 0.9 * times[1, 40]
+    assert int(seen[0].gt(0).sum()) == pytest.approx(float(wanted), abs=1) != pytest.approx(40, abs=2)
+
+
+def test_a_match_holds_when_recordings_are_brought_to_another_length() -> None:
+    frames = torch.arange(100, dtype=torch.float64)
+    shift = 6 * torch.sin(frames / 99 * torch.pi)
+    match = NoteMatch(frames + torch.stack([-shift, shift]), torch.stack([torch.zeros(100), torch.linspace(0, 5, 100)]))
+    longer = match.stretched(150)
+    assert longer.times[1, 75] - 75 == pytest.approx(1.5 * float(shift[50]), abs=0.1)
+    assert longer.above_semitones[1, 75] == pytest.approx(2.5, abs=0.05)
+    assert torch.equal(match.stretched(100).times, match.times)
+
+
+def test_a_path_between_lengths_has_no_jumps(codec: Codec) -> None:
+    short = Audio(Audio.load(EXAMPLES / "guitar.flac").waveform[:, : int(4.2 * RATE)], RATE, source="short")
+    a, b = codec.encode(EXAMPLES / "piano_bach.flac"), codec.encode(short)
+    weights = [[0.5 - step, 0.5 + step] for step in (-0.06, -0.02, 0.02, 0.06)]
+    steps = [codec.spectrogram_of(one).mean(0) for one in blends([a, b], weights, codec=codec)]
+    frames = torch.arange(400) / 400
+    on_one_axis = torch.stack([read(one, frames * one.shape[1]) for one in steps])
+    changes = (on_one_axis.diff(dim=0)).flatten(1).norm(dim=1) / on_one_axis[:-1].flatten(1).norm(dim=1)
+    assert changes.max() < 0.3
+
+
+@pytest.mark.parametrize("align", ["pitch", "time"])
+def test_the_way_back_is_the_way(codec: Codec, align: Any) -> None:
+    a, b = codec.encode(EXAMPLES / "folk_founders.flac"), codec.encode(EXAMPLES / "music_box.flac")
+    there = interpolate(a, b, weight=0.3, align=align, codec=codec).mean
+    back = interpolate(b, a, weight=0.7, align=align, codec=codec).mean
+    assert (there - back).norm() < 1e-3 * there.norm()
+
+
+def test_latents_of_the_first_channels_only_are_aligned_too(codec: Codec) -> None:
+    a, b = codec.encode(tone(0)), codec.encode(tone(7))
+    few = [replace(one, mean=one.mean[:, :64], logvar=None) for one in (a, b)]
+    made = interpolate(*few, codec=codec)
+    assert made.mean.shape == few[0].mean.shape
+    assert semitones_above(codec, made, few[0]) == pytest.approx(3.5, abs=0.3)
+
+
+@pytest.mark.parametrize("vibrato_semitones", [None, 0.5, 1.0])
+def test_noise_and_vibrato_have_no_onsets(codec: Codec, vibrato_semitones: float | None) -> None:
+    seconds = torch.arange(3 * RATE) / RATE
+    if vibrato_semitones is None:
+        waveform = torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
+    else:
+        pitch_hz = 220 * 2 ** (vibrato_semitones / 12 * torch.sin(2 * torch.pi * 5.5 * seconds))
+        phase = 2 * torch.pi * (pitch_hz.double() / RATE).cumsum(0)
+        waveform = sum(((number * phase).sin() / number for number in range(1, 20)), torch.zeros(())).float()
+    assert onsets_seconds(codec, codec.encode(Audio(0.1 * waveform[None], RATE)), least=0.2) == []
 
 
 def test_steps_of_a_path_are_the_blends_one_by_one(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [codec.encode(tone(semitones)) for semitones in (0, 5, 9)]
     weights = [[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0], [0, 0.5, 0.5], [1, 1, 1]]
     one_by_one = [blend(clips, one, codec=codec) for one in weights]
-    compared: list[int] = []
+    matched: list[int] = []
 
-    class Counted(NoteAlignment):
-        def __init__(self, codec: Codec, means: torch.Tensor, **options: Any) -> None:
-            compared.append(len(means))
-            super().__init__(codec, means, **options)
+    def counted(codec: Codec, means: torch.Tensor, **options: Any) -> NoteMatch:
+        matched.append(len(means))
+        return match_notes(codec, means, **options)
 
-    monkeypatch.setattr(interpolation, "NoteAlignment", Counted)
+    monkeypatch.setattr(interpolation, "match_notes", counted)
     for step, alone in zip(blends(clips, weights, codec=codec), one_by_one, strict=True):
         assert torch.equal(step.mean, alone.mean) and step.source == alone.source
-    assert compared == [2, 2, 3]
+    assert matched == [2, 2, 3]
 
 
 def test_the_model_must_be_the_one_that_made_the_latents(codec: Codec, tmp_path: Path) -> None:
