@@ -41,7 +41,7 @@ STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
 TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
-PHRASE_PAIRS = 6
+PHRASE_PAIRS = 4
 CLIP_PAIRS = 24
 """Of neighbours in the list of clips, at most."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
@@ -55,6 +55,8 @@ WAYS: dict[str, tuple[PathShape, Align]] = {
 }
 """A model's paths: as ``interpolate`` makes them; without matching onsets; on the straight line as it is; and without
 matching anything."""
+ONE_RHYTHM = {way: how for way, how in WAYS.items() if how[1] != "pitch"}
+"""Those that differ where both ends have their onsets at the same times."""
 
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
@@ -64,14 +66,14 @@ def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: 
     """Models and controls on pairs of synthetic tones whose in-betweens are known."""
     rate, pairs = _rate(next(iter(codecs.values()))), tone_pairs(TONE_PAIRS, same_pitch=same_pitch)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    return _known_in_betweens(codecs, paths, advance)
+    return _known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
 def phrase_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of phrases of such tones, whose rhythms differ."""
     rate, pairs = _rate(next(iter(codecs.values()))), phrase_pairs(PHRASE_PAIRS)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    rows = _known_in_betweens(codecs, paths, advance)
+    rows = _known_in_betweens(codecs, paths, advance, WAYS)
     # Notes of other pitches follow: a second pitch doesn't mean that two are heard at once.
     for row in rows.values():
         row.pop("second_pitch_salience")
@@ -92,11 +94,15 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
         shifted = (pitch_shift(waveform, sr=rate, n_steps=weight * semitones) for weight in WEIGHTS)
         return [torch.from_numpy(one)[None] for one in shifted]
 
-    return _known_in_betweens(codecs, (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False)), advance)
+    paths = (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False))
+    return _known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
 def _known_in_betweens(
-    codecs: Mapping[str, Codec], paths: Iterable[list[Float[Tensor, "1 samples"]]], advance: Callable[[], None]
+    codecs: Mapping[str, Codec],
+    paths: Iterable[list[Float[Tensor, "1 samples"]]],
+    advance: Callable[[], None],
+    ways: Mapping[str, tuple[PathShape, Align]],
 ) -> Rows:
     """Models and controls from the first to the last waveform of each true path."""
     found: dict[str, list[dict[str, float]]] = {}
@@ -106,7 +112,7 @@ def _known_in_betweens(
         truth = _magnitudes(torch.cat(sounds), codec)
         for name, path in _controls(sounds, truth, codec).items():
             found.setdefault(name, []).append(_against_truth(path, truth, codec))
-        _add_models(found, codecs, sounds, truth)
+        _add_models(found, codecs, sounds, truth, ways)
         advance()
     return _summaries(found)
 
@@ -125,9 +131,9 @@ def clip_in_betweens(
     return _summaries(found)
 
 
-def ways_of(name: str) -> dict[str, tuple[PathShape, Align]]:
+def ways_of(name: str, ways: Mapping[str, tuple[PathShape, Align]] = WAYS) -> dict[str, tuple[PathShape, Align]]:
     """A model's paths by their names in the tables."""
-    return {f"{name}, {way}" if way else name: how for way, how in WAYS.items()}
+    return {f"{name}, {way}" if way else name: how for way, how in ways.items()}
 
 
 def _add_models(
@@ -135,10 +141,11 @@ def _add_models(
     codecs: Mapping[str, Codec],
     sounds: list[Float[Tensor, "1 samples"]],
     truth: SoundPath,
+    ways: Mapping[str, tuple[PathShape, Align]],
 ) -> None:
     for name, codec in codecs.items():
         first, last = (codec.encode(Audio(sounds[step], _rate(codec), source=f"sound {step}")) for step in (0, -1))
-        for way, (path, align) in ways_of(name).items():
+        for way, (path, align) in ways_of(name, ways).items():
             made, cycle = latent_path(codec, first, last, path=path, align=align)
             found.setdefault(way, []).append(_against_truth(made, truth, codec) | {"cycle": cycle})
 
