@@ -41,7 +41,7 @@ STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
 TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
-PHRASE_PAIRS = 4
+PHRASE_PAIRS = 6
 CLIP_PAIRS = 24
 """Of neighbours in the list of clips, at most."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0

@@ -16,7 +16,7 @@ Sound = Float[Tensor, "bins frames"]
 
 HARMONICS, CANCELLED_BINS = 20, 3
 """Harmonics that make a pitch salient; bins on either side of each that are cancelled with it."""
-TRANSPORT_QUANTILES = 2000
+TRANSPORT_QUANTILES = 4000
 COMPRESSION = 0.67
 """Power that magnitudes are raised to, lest a formant outshouts the fundamental (Tolonen & Karjalainen, 2000)."""
 PITCH_RANGE_HZ = (80.0, 1000.0)

@@ -85,7 +85,7 @@ class Phrase:
 
 def phrase_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Phrase, Phrase]]:
     """Pairs of random phrases, of one instrument each; notes up to 0.3 s and five semitones from their counterparts."""
-    random = np.random.default_rng([seed, count])
+    random = np.random.default_rng(seed)
     for _ in range(count):
         notes = int(random.integers(5, 9))
         first, last = _onsets(random, notes)
