@@ -36,6 +36,11 @@ class Aligned:
     samples: int
     """At ``sample_rate``."""
 
+    @property
+    def duration_seconds(self) -> float:
+        """Length of what is made of them."""
+        return self.samples / self.sample_rate
+
 
 def to_one_time_axis(
     latents: Sequence[Latents], weights: Sequence[Number], *, fit: Fit = "stretch", config: Config = DEFAULT_CONFIG

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from audiovae.alignment import (
     DEFAULT_CONFIG,
+    Aligned,
     Fit,
     Number,
     level_over_time_db,
@@ -31,7 +32,7 @@ from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
 from audiovae.note_alignment import NoteAlignment
-from audiovae.note_match import NoteMatch, match_notes
+from audiovae.note_match import Means, NoteMatch, match_notes
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def blend(
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
     ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
-    matched with those of the first that has any weight.
+    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0.
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     return next(blends(latents, [weights], path=path, fit=fit, align=align, codec=codec))
@@ -87,7 +88,7 @@ def blends(
     align: Align = "both",
     codec: Codec | None = None,
 ) -> Iterator[Latents]:
-    """``blend`` by each of the weights: the steps of a path, whose notes are compared once if lengths allow it."""
+    """``blend`` by each of the weights: the steps of a path; notes are compared once for each set of recordings."""
     _refuse_unknown(path, fit, align)
     codec, matched, notes = _codec_of(latents, codec, align), None, None
     for shares in (_normalised(one, len(latents)) for one in weights):
@@ -96,9 +97,9 @@ def blends(
         means, used_shares = aligned.means[used], [shares[index] for index in used]
         if codec and align != "none" and len(used) > 1:
             if matched is None or matched[0] != used:
-                matched, notes = (used, _match([latents[index] for index in used], fit, align, codec)), None
+                matched, notes = (used, _match(latents, used, fit, align, codec)), None
             if notes is None or not _same(notes.means, means):
-                notes = NoteAlignment(codec, means, matched[1])
+                notes = _alignment(codec, means, matched[1], aligned)
             means = notes.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
         made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
         yield Latents(
@@ -194,12 +195,13 @@ def interpolate_curve(
     aligned = to_one_time_axis([a, b], shares, fit=fit, config=_config_of(codec))
     means = aligned.means
     positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
-    duration_seconds = aligned.samples / aligned.sample_rate
+    duration_seconds = aligned.duration_seconds
     if curve.in_seconds and curve.times[-1] > duration_seconds:
         logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
     weights = curve.weights_at(positions, duration_seconds=duration_seconds)
     if codec and align != "none":
-        means = NoteAlignment(codec, means, _match([a, b], fit, align, codec)).at(torch.stack([1 - weights, weights]))
+        match = _match([a, b], [0, 1], fit, align, codec)
+        means = _alignment(codec, means, match, aligned).at(torch.stack([1 - weights, weights]))
     return Latents(
         mean=between(means[0], means[1], weights, path),
         logvar=None,
@@ -253,10 +255,22 @@ def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> 
     return codec
 
 
-def _match(latents: Sequence[Latents], fit: Fit, align: Literal["both", "pitch", "time"], codec: Codec) -> NoteMatch:
-    """Of all steps of a path, found at the mean of the lengths, so that every step matches the same notes."""
-    equal = [1 / len(latents)] * len(latents)
-    return match_notes(codec, to_one_time_axis(latents, equal, fit=fit, config=codec.config).means, by=align)
+def _match(
+    latents: Sequence[Latents],
+    used: Sequence[int],
+    fit: Fit,
+    align: Literal["both", "pitch", "time"],
+    codec: Codec,
+) -> NoteMatch:
+    """Of those used, at the mean of their lengths: each step of a path matches the same notes."""
+    shares = [1 / len(used) if index in used else 0.0 for index in range(len(latents))]
+    aligned = to_one_time_axis(latents, shares, fit=fit, config=codec.config)
+    return match_notes(codec, aligned.means[used], seconds=aligned.duration_seconds, by=align)
+
+
+def _alignment(codec: Codec, means: Means, match: NoteMatch, aligned: Aligned) -> NoteAlignment:
+    frames = codec.config.model.time_stride * means.shape[-1]
+    return NoteAlignment(codec, means, match.stretched(frames, aligned.duration_seconds))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -13,8 +13,8 @@ LARGEST_LAG_FRAMES = 43
 ATTACK_FRAMES = 3
 """A window reaches over four hops: so long a sudden attack rises."""
 APART_FRAMES = 6
-"""Onsets nearer than so many frames, 70 ms, count as one."""
-EDGE_FRAMES = 4
+"""Onsets no further apart than so many frames, 70 ms, count as one."""
+EDGE_FRAMES = 5
 """Where a recording begins and ends something seems to happen, if only that it is cut."""
 AROUND_FRAMES = 86
 """An onset stands out of what rises on the average so many frames, a second, before and after it."""
@@ -67,8 +67,7 @@ def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float
     met = in_a[2 * frames - way] * in_b[2 * frames + way]
     highest = functional.max_pool1d(torch.from_numpy(met)[None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0].numpy()
     held = np.flatnonzero((met == highest) & (met > LEAST_MET))
-    ends = [0, frames[-1]]
-    held = np.concatenate([ends[:1], held, ends[1:]])
+    held = np.concatenate([frames[:1], held, frames[-1:]])
     return torch.from_numpy(np.interp(frames, held, way[held])).float()
 
 

@@ -16,11 +16,10 @@ from audiovae.transposition import transpose
 
 
 class NoteAlignment:
-    """Recordings of one length, ready to be brought together as their match says, which may be of another length."""
+    """Recordings of one length, ready to be brought together as their match says."""
 
     def __init__(self, codec: Codec, means: Means, match: NoteMatch) -> None:
-        self.codec, self.means = codec, means
-        self.match = match.stretched(codec.config.model.time_stride * means.shape[-1])
+        self.codec, self.means, self.match = codec, means, match
         self._short: dict[int, tuple[int, Tensor, Tensor]] = {}
         """Of recordings of one piece, what ``_encoded_again`` says: they are moved for every step of a path."""
 

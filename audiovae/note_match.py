@@ -25,19 +25,24 @@ class NoteMatch:
     """The frame of each recording in which lies what happens at each frame of that axis."""
     above_semitones: Float[Tensor, "recordings frames"]
     """How far each lies above the first one at each frame of that axis."""
+    seconds: float
+    """The length that they have."""
 
-    def stretched(self, frames: int) -> "NoteMatch":
-        """The same of the same recordings, when they are brought to another length."""
-        here = self.times.shape[1]
-        places = (torch.arange(frames, dtype=torch.float64) + 0.5) * here / frames - 0.5
-        shifts = read(self.times - torch.arange(here), places) * frames / here
-        return NoteMatch(torch.arange(frames) + shifts, read(self.above_semitones, places))
+    def stretched(self, frames: int, seconds: float) -> "NoteMatch":
+        """The same of the same recordings, when they are brought to another length (as by ``alignment.stretch``)."""
+        ratio = self.seconds / seconds if seconds else 1.0
+        places = (torch.arange(frames, dtype=torch.float64) + 0.5) * ratio - 0.5
+        shifts = read(self.times - torch.arange(self.times.shape[1]), places) / ratio
+        return NoteMatch(torch.arange(frames) + shifts, read(self.above_semitones, places), seconds)
 
 
-def match_notes(codec: Codec, means: Means, *, by: Literal["both", "pitch", "time"]) -> NoteMatch:
+def match_notes(
+    codec: Codec, means: Means, *, seconds: float, by: Literal["both", "pitch", "time"] = "both"
+) -> NoteMatch:
     """Compares what the decoder makes of the latents (``lag``, ``interval``), all channels of a recording together.
 
     Every recording is compared with the first. ``by`` says which is matched; what isn't counts as equal.
+    ``seconds`` is their length.
     """
     frames = codec.config.model.time_stride * means.shape[-1]
     lags = torch.zeros(len(means) - 1, frames)
@@ -46,7 +51,7 @@ def match_notes(codec: Codec, means: Means, *, by: Literal["both", "pitch", "tim
         lags = torch.stack([best_lags(first, other) for other in others])
     times = common_times(lags)
     above = _intervals_above_first(codec, means, times) if by != "time" else torch.zeros(len(means), frames)
-    return NoteMatch(times, above)
+    return NoteMatch(times, above, seconds)
 
 
 def decoded_around(

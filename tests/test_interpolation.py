@@ -12,7 +12,7 @@ from audiovae.interpolation import Curve, steps
 from audiovae.latents import Latents, count_latent_frames
 from audiovae.mixing import PathShape
 
-# Latents as they are: these were made by no model. What aligning their pitches does is test_pitch_alignment's.
+# Latents as they are: these were made by no model. What aligning their pitches does is test_note_alignment's.
 interpolate = partial(interpolation.interpolate, align="none")
 blend = partial(interpolation.blend, align="none")
 interpolate_curve = partial(interpolation.interpolate_curve, align="none")

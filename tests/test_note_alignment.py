@@ -108,7 +108,7 @@ def test_moved_notes_are_nearer_to_the_truth_than_two_rhythms_at_once(codec: Cod
 def test_what_is_matched_can_be_chosen(codec: Codec) -> None:
     a, b = codec.encode(sound(phrase(EARLY))), codec.encode(sound(phrase(LATE, semitones=3)))
     means = torch.stack([a.mean, b.mean])
-    both, pitch, time = (match_notes(codec, means, by=by) for by in ("both", "pitch", "time"))
+    both, pitch, time = (match_notes(codec, means, seconds=1.0, by=by) for by in ("both", "pitch", "time"))
     assert torch.equal(both.times, time.times) and both.above_semitones.any()
     assert torch.equal(pitch.times[0], pitch.times[1]) and not time.above_semitones.any()
     moved = interpolate(a, b, align="time", codec=codec)
@@ -175,7 +175,7 @@ def test_both_channels_move_together(codec: Codec) -> None:
     left, right = tone(0).waveform, tone(4).waveform
     chord = codec.encode(Audio(torch.cat([left, right]), RATE))
     higher = codec.encode(Audio(torch.cat([tone(5).waveform, tone(9).waveform]), RATE))
-    found = match_notes(codec, torch.stack([chord.mean, higher.mean]), by="both").above_semitones
+    found = match_notes(codec, torch.stack([chord.mean, higher.mean]), seconds=1.0).above_semitones
     assert found.shape == (2, codec.config.model.time_stride * chord.latent_frames)
     assert (found[1, 5:60] - 5).abs().median() < 0.2
 
@@ -183,19 +183,19 @@ def test_both_channels_move_together(codec: Codec) -> None:
 def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     means = torch.stack([codec.encode(EXAMPLES / name).mean for name in ("piano_bach.flac", "guitar.flac")])
     weights = torch.stack([torch.linspace(0, 1, means.shape[-1]), torch.linspace(1, 0, means.shape[-1])])
-    aligned = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
+    aligned = NoteAlignment(codec, means, match_notes(codec, means, seconds=1.0))
     whole = aligned.at(weights)
     assert torch.equal(aligned.at(weights), whole)  # what is kept of the first time makes no difference
     for module in (note_alignment, note_match):
         monkeypatch.setattr(module, "CHUNK_LATENT_FRAMES", 5)
-    in_pieces = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
+    in_pieces = NoteAlignment(codec, means, match_notes(codec, means, seconds=1.0))
     assert torch.allclose(in_pieces.at(weights), whole, atol=1e-4)
 
 
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
     phrases = [sound(phrase(EARLY)), sound(phrase(LATE, semitones=5)), sound(phrase(EARLY, semitones=2))]
     means = torch.stack([codec.encode(one).mean for one in phrases])
-    aligned = NoteAlignment(codec, means, match_notes(codec, means, by="both"))
+    aligned = NoteAlignment(codec, means, match_notes(codec, means, seconds=1.0))
     for shares, moves in (([0.5, 0.0, 0.5], [True, False, True]), ([0.0, 1.0, 0.0], [False, False, False])):
         moved = aligned.at(torch.tensor(shares)[:, None].expand(-1, means.shape[-1]))
         assert [not torch.equal(*pair) for pair in zip(moved, means, strict=True)] == moves
@@ -214,7 +214,9 @@ def test_a_note_takes_its_interval_with_it_in_time(codec: Codec, monkeypatch: py
         return transpose(spectrogram, semitones, config)
 
     monkeypatch.setattr(note_alignment, "transpose", seeing)
-    NoteAlignment(codec, means, NoteMatch(times, above)).at(torch.tensor([[0.1], [0.9]]).expand(-1, means.shape[-1]))
+    NoteAlignment(codec, means, NoteMatch(times, above, seconds=1.0)).at(
+        torch.tensor([[0.1], [0.9]]).expand(-1, means.shape[-1])
+    )
     wanted = 0.1 * times[0, 40] + 0.9 * times[1, 40]
     assert int(seen[0].gt(0).sum()) == pytest.approx(float(wanted), abs=1) != pytest.approx(40, abs=2)
 
@@ -222,11 +224,27 @@ def test_a_note_takes_its_interval_with_it_in_time(codec: Codec, monkeypatch: py
 def test_a_match_holds_when_recordings_are_brought_to_another_length() -> None:
     frames = torch.arange(100, dtype=torch.float64)
     shift = 6 * torch.sin(frames / 99 * torch.pi)
-    match = NoteMatch(frames + torch.stack([-shift, shift]), torch.stack([torch.zeros(100), torch.linspace(0, 5, 100)]))
-    longer = match.stretched(150)
+    above = torch.stack([torch.zeros(100), torch.linspace(0, 5, 100)])
+    match = NoteMatch(frames + torch.stack([-shift, shift]), above, seconds=2.0)
+    longer = match.stretched(150, 3.0)
     assert longer.times[1, 75] - 75 == pytest.approx(1.5 * float(shift[50]), abs=0.1)
     assert longer.above_semitones[1, 75] == pytest.approx(2.5, abs=0.05)
-    assert torch.equal(match.stretched(100).times, match.times)
+    assert torch.equal(match.stretched(100, 2.0).times, match.times)
+
+
+def test_what_has_no_weight_but_sets_the_length_changes_nothing_in_the_match(codec: Codec) -> None:
+    a, b = codec.encode(sound(phrase(EARLY))), codec.encode(sound(phrase(LATE, semitones=3)))
+    long = codec.encode(Audio(sound(phrase(EARLY)).waveform.repeat(1, 3), RATE, source="long"))
+    made = onsets_seconds(codec, blend([a, b, long], [0.5, 0.5, 0], fit="loop", codec=codec))
+    once = phrase(EARLY).between(phrase(LATE), 0.5).onsets_seconds
+    assert made[: len(once)] == pytest.approx(once, abs=0.04)
+
+
+def test_the_cut_end_of_a_sustained_sound_is_no_onset(codec: Codec) -> None:
+    for samples in (2 * RATE, 2 * RATE + 700, 1.5 * RATE, 3 * RATE):
+        cello = Audio.load(EXAMPLES / "cello_beethoven.flac").waveform[:, : int(samples)]
+        found = onsets_seconds(codec, codec.encode(Audio(cello, RATE)), least=0.1)
+        assert not [one for one in found if one > samples / RATE - 0.1]
 
 
 def test_a_path_between_lengths_has_no_jumps(codec: Codec) -> None:

@@ -44,7 +44,9 @@ def interpolate(
     fit: Annotated[options.Fit, typer.Option(help="How clips of different lengths are matched.")] = "stretch",
     align: Annotated[
         options.Align,
-        typer.Option(help="pitch: tones glide to the other's; time: onsets move to the other's; none: they crossfade."),
+        typer.Option(
+            help="pitch: tones glide to the other's; time: onsets move to the other's; both; none: all crossfades."
+        ),
     ] = "both",
     format: options.FormatOption = "wav",
     checkpoint: options.CheckpointOption = None,

@@ -42,7 +42,7 @@ _NOTES = {
     "only: onsets are not matched; linear: mixed along the straight line, not brought to the latents' length again; "
     "unaligned: and without matching anything. Aligned bands: matched notes without any model.",
     "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
-    "whether what rises does so at once, as in the ends (1), or the rhythms of both are heard (below 1).",
+    "whether what rises does so at once, as in the truth, or the rhythms of both are heard (far below).",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
     "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
