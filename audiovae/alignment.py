@@ -17,6 +17,7 @@ from torch import Tensor
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.latents import Latents, count_latent_frames
+from audiovae.retiming import read, stretched_places
 
 Fit = Literal["stretch", "loop", "trim"]
 """How lengths are matched: stretch (resampled in time to the length between), loop (to the longest), trim."""
@@ -118,14 +119,9 @@ def stretch(
     ``ratio`` is the recording's duration over the wanted one. Half a frame is where a frame's middle lies;
     positions beyond the first or last middle take that frame.
     """
-    last = mean.shape[2] - 1
     if ratio == 1.0 and latent_frames == mean.shape[2]:
         return mean
-    position = ((torch.arange(latent_frames, dtype=torch.float64) + 0.5) * ratio - 0.5).clamp(0, last)
-    left = position.floor().long()
-    share = (position - left).to(mean)
-    left = left.to(mean.device)
-    return torch.lerp(mean[..., left], mean[..., (left + 1).clamp(max=last)], share)
+    return read(mean, stretched_places(latent_frames, ratio))
 
 
 def mix_level_db(levels_db: Sequence[float], weights: Sequence[Number]) -> float:

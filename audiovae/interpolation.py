@@ -32,7 +32,7 @@ from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
 from audiovae.note_alignment import NoteAlignment
-from audiovae.note_match import Means, NoteMatch, match_notes
+from audiovae.note_match import MatchBy, Means, NoteMatch, match_notes
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ def _match(
     latents: Sequence[Latents],
     used: Sequence[int],
     fit: Fit,
-    align: Literal["both", "pitch", "time"],
+    align: MatchBy,
     codec: Codec,
 ) -> NoteMatch:
     """Of those used, at the mean of their lengths: each step of a path matches the same notes."""

@@ -35,8 +35,8 @@ class NoteAlignment:
         common = (chosen * above_semitones).sum(0)
         semitones = torch.where(chosen == 0, 0.0, common - above_semitones)
         frames = torch.arange(len(places), dtype=torch.float64)
-        is_silent = (chosen == 0).all(1, keepdim=True)
-        times = torch.where(is_silent, frames, settled(read(self.match.times, places)))
+        has_no_weight = (chosen == 0).all(1, keepdim=True)
+        times = torch.where(has_no_weight, frames, settled(read(self.match.times, places)))
         return torch.stack([self._moved(place, times[place], semitones[place]) for place in range(len(self.means))])
 
     def _moved(

@@ -12,9 +12,10 @@ from audiovae.chunks import chunks
 from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
 from audiovae.interval import best_intervals, matches
 from audiovae.lag import best_lags, onset_strength
-from audiovae.retiming import common_times, read
+from audiovae.retiming import common_times, read, stretched_places
 
 Means = Float[Tensor, "recordings channels latent_channels latent_frames"]
+MatchBy = Literal["both", "pitch", "time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +32,12 @@ class NoteMatch:
     def stretched(self, frames: int, seconds: float) -> "NoteMatch":
         """The same of the same recordings, when they are brought to another length (as by ``alignment.stretch``)."""
         ratio = self.seconds / seconds if seconds else 1.0
-        places = (torch.arange(frames, dtype=torch.float64) + 0.5) * ratio - 0.5
+        places = stretched_places(frames, ratio)
         shifts = read(self.times - torch.arange(self.times.shape[1]), places) / ratio
         return NoteMatch(torch.arange(frames) + shifts, read(self.above_semitones, places), seconds)
 
 
-def match_notes(
-    codec: Codec, means: Means, *, seconds: float, by: Literal["both", "pitch", "time"] = "both"
-) -> NoteMatch:
+def match_notes(codec: Codec, means: Means, *, seconds: float, by: MatchBy = "both") -> NoteMatch:
     """Compares what the decoder makes of the latents (``lag``, ``interval``), all channels of a recording together.
 
     Every recording is compared with the first. ``by`` says which is matched; what isn't counts as equal.

@@ -59,6 +59,11 @@ def read(values: Float[Tensor, "*batch frames"], places: Float[Tensor, " places"
     return torch.lerp(values[..., left], values[..., (left + 1).clamp(max=last)], share)
 
 
+def stretched_places(frames: int, ratio: float) -> Float[Tensor, " frames"]:
+    """Where the middles of this many frames lie in a sound ``ratio`` times as long: (k + 1/2) ratio - 1/2."""
+    return (torch.arange(frames, dtype=torch.float64) + 0.5) * ratio - 0.5
+
+
 def _inverse(places: Float[Tensor, " frames"], values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
     """What ``values`` are where ``places``, which rise, reach each frame."""
     return torch.from_numpy(np.interp(np.arange(len(places)), places.numpy(), values.numpy()))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from audiovae.evaluation.in_betweens import PHRASE_PAIRS
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.morphing import (
     crossfade_residual,
@@ -128,6 +129,19 @@ def test_two_rhythms_at_once_have_less_contrast_than_one() -> None:
             found.setdefault(name, []).append(onset_contrast(path, RATE))
     assert mean(found["truth"]) == pytest.approx(1, abs=0.1)
     assert mean(found["db"]) < 0.7
+
+
+def test_of_the_phrases_that_are_evaluated_one_pair_asks_for_more_than_three_times_the_pace() -> None:
+    too_fast = 0
+    for first, last in phrase_pairs(PHRASE_PAIRS):
+        paces = [
+            (later - other) / (late - early)
+            for (early, late), (other, later) in zip(
+                pairwise(first.onsets_seconds), pairwise(last.onsets_seconds), strict=True
+            )
+        ]
+        too_fast += max(*paces, *(1 / pace for pace in paces)) > 3
+    assert too_fast == 1
 
 
 def test_phrases_have_their_counterparts_notes_at_the_times_between() -> None:
