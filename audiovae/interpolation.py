@@ -255,13 +255,7 @@ def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> 
     return codec
 
 
-def _match(
-    latents: Sequence[Latents],
-    used: Sequence[int],
-    fit: Fit,
-    align: MatchBy,
-    codec: Codec,
-) -> NoteMatch:
+def _match(latents: Sequence[Latents], used: Sequence[int], fit: Fit, align: MatchBy, codec: Codec) -> NoteMatch:
     """Of those used, at the mean of their lengths: each step of a path matches the same notes."""
     shares = [1 / len(used) if index in used else 0.0 for index in range(len(latents))]
     aligned = to_one_time_axis(latents, shares, fit=fit, config=codec.config)

@@ -45,9 +45,7 @@ def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor
         before = longer[:, -ATTACK_FRAMES:]
     rise = torch.cat(rises)
     rise[:EDGE_FRAMES] = rise[-EDGE_FRAMES:] = 0
-    around = functional.avg_pool1d(rise[None, None], 2 * AROUND_FRAMES + 1, 1, AROUND_FRAMES, count_include_pad=False)[
-        0, 0
-    ]
+    around = functional.avg_pool1d(rise[None], 2 * AROUND_FRAMES + 1, 1, AROUND_FRAMES, count_include_pad=False)[0]
     stands_out = (rise / (around + SILENT_RISE) - LEAST_RATIO).clamp_min(0)
     highest = functional.max_pool1d(stands_out[None, None], 2 * APART_FRAMES + 1, 1, APART_FRAMES)[0, 0]
     peaks = torch.where(stands_out == highest, stands_out, 0.0)
