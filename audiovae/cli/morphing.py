@@ -45,7 +45,7 @@ def interpolate(
     align: Annotated[
         options.Align,
         typer.Option(
-            help="pitch: tones glide to the other's; time: onsets move to theirs; both: notes do so; none: they crossfade."
+            help="pitch: tones glide to the other's; time: onsets move to theirs; both: notes do so; none: crossfades."
         ),
     ] = "both",
     format: options.FormatOption = "wav",
