@@ -630,9 +630,20 @@ def test_a_signal_to_end_waits_too_and_is_answered_as_ever() -> None:
         signal.signal(signal.SIGTERM, usual)
 
 
+@pytest.fixture
+def fresh_process(whole_run: Path) -> Iterator[None]:
+    """accelerate knows one device and precision a process: another one begins as a new process would."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("fresh_process")
 def test_on_cuda_in_bf16_it_learns_what_the_cpu_learns(cache: Cache, whole_run: Path, tmp_path: Path) -> None:
-    result = trainer_of(cache, tmp_path, "training.mixed_precision='bf16'", device="cuda").train()
+    trainer = trainer_of(cache, tmp_path, "training.mixed_precision='bf16'", device="cuda")
+    assert trainer.accelerator.device.type == "cuda"
+    result = trainer.train()
     on_cpu = [row["validation"] for row in rows_of(whole_run) if "validation" in row][-1]
     assert result is not None
     assert result.error_db == pytest.approx(on_cpu["error_db"], abs=0.5)
@@ -640,9 +651,11 @@ def test_on_cuda_in_bf16_it_learns_what_the_cpu_learns(cache: Cache, whole_run: 
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("fresh_process")
 def test_on_cuda_a_stopped_run_goes_on(cache: Cache, tmp_path: Path) -> None:
     trainer_of(cache, tmp_path, "training.steps=10", device="cuda").train()
     again = trainer_of(cache, tmp_path, device="cuda")
+    assert again.accelerator.device.type == "cuda"
     again.resume()
     assert again.position.step == 10
     assert again.train() is not None

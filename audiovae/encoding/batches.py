@@ -186,7 +186,7 @@ def _with_own_hooks(model: VAE) -> VAE:
 
 
 def _encode(codec: Codec, model: VAE, waveforms: Tensor, lengths: list[int], length: int) -> _Result:
-    with torch.inference_mode(), _padding(model.encoder, lengths, length):
+    with torch.inference_mode(), _padding(model.encoder, lengths, length, codec.device):
         moved = waveforms.to(codec.device, non_blocking=True)[:, None]
         posterior = model.encode(codec.spectrogram(moved, center=False))
         mean, logvar = (one.to("cpu", non_blocking=True) for one in (posterior.mean, posterior.logvar))
@@ -198,18 +198,18 @@ def _encode(codec: Codec, model: VAE, waveforms: Tensor, lengths: list[int], len
 
 
 @contextmanager
-def _padding(encoder: nn.Module, lengths: list[int], length: int) -> Iterator[None]:
+def _padding(encoder: nn.Module, lengths: list[int], length: int, device: torch.device) -> Iterator[None]:
     """Makes convolutions see zeros after each piece's end, as they do where a piece is alone and they pad it."""
     shortest = min(lengths)
     if shortest == length:
         yield
         return
-    inside = torch.arange(shortest, length)[None] < torch.tensor([*lengths])[:, None]
+    inside = (torch.arange(shortest, length)[None] < torch.tensor([*lengths])[:, None]).to(device)
 
     def clear(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
         factor = x.shape[-1] // length
-        mask = inside.repeat_interleave(factor, dim=1).to(x.device, x.dtype)
+        mask = inside.repeat_interleave(factor, dim=1).to(x.dtype)
         x[: len(lengths), ..., shortest * factor :] *= mask.reshape(len(lengths), *(1,) * (x.ndim - 2), -1)
 
     looks_around = [one for one in encoder.modules() if isinstance(one, nn.Conv1d | nn.Conv2d) and one.padding[-1]]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiovae.model.flow import Flow
 from audiovae.model.vae import VAE
@@ -39,8 +40,7 @@ def step_if_finite(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module
     return finite
 
 
-@torch.no_grad()
 def average(ema: nn.Module, model: nn.Module, *, decay: float) -> None:
-    """Moves the average of a model's weights towards the weights."""
-    for averaged, current in zip(ema.parameters(), model.parameters(), strict=True):
-        averaged.lerp_(current, 1 - decay)
+    """Moves the average of a model's weights towards the weights, all of them by one kernel on a GPU."""
+    move = get_ema_multi_avg_fn(decay)
+    move([*ema.parameters()], [*model.parameters()], 0)

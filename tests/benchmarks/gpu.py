@@ -1,0 +1,236 @@
+"""What a GPU does with it: a step of training, and encoding, beside what the card can do.
+
+    python tests/benchmarks/gpu.py [--configs base large] [--checkpoint FILE] [--write data/gpu.md]
+
+Times are medians, of CUDA events where only the card works. A training step is the trainer's own, on a batch that is
+there already; its operations are counted by torch, three times those of the model's forward pass. *From memory* is
+what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from document import table, write_block
+from encoding import EXAMPLES, decode_only, many_files, whole
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+import audiovae
+from audiovae.checkpoint import Facts, save_checkpoint
+from audiovae.codec import Codec
+from audiovae.config import Config
+from audiovae.encoding.batches import BatchEncoder
+from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.pipeline import PIECE_LATENT_FRAMES
+from audiovae.encoding.preparation import Analysis
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
+from audiovae.training.data import Cache, segment_samples
+from audiovae.training.loop import Trainer
+
+CONFIGS = Path(audiovae.__file__).parent / "configs"
+BATCHES = (32, 128, 512)
+PIECES = 1500
+"""Of 24 s: 10 hours."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What it can do, as measured."""
+
+    name: str
+    copied_gb: float
+    """A second, on the card, read and written."""
+    sent_gb: float
+    """A second, from the host's pinned memory."""
+    bf16_tflops: float
+    tf32_tflops: float
+
+    @classmethod
+    def measure(cls) -> "Card":
+        a = torch.randn(1 << 30, device="cuda")
+        b, host = torch.empty_like(a), torch.empty(1 << 28, pin_memory=True)
+        copied = 2 * a.nbytes / 1e9 / card_seconds(lambda: b.copy_(a))
+        sent = host.nbytes / 1e9 / card_seconds(lambda: b[: 1 << 28].copy_(host, non_blocking=True))
+        rates = []
+        for dtype in (torch.bfloat16, torch.float32):
+            x, y = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+            torch.backends.cuda.matmul.allow_tf32 = True
+            rates.append(2 * 8192**3 / 1e12 / card_seconds(lambda x=x, y=y: x @ y))
+            torch.backends.cuda.matmul.allow_tf32 = False
+        return cls(torch.cuda.get_device_name(), copied, sent, *rates)
+
+
+def card_seconds(work: Callable[[], object], runs: int = 10) -> float:
+    """Median of CUDA events around one call each, after three that don't count."""
+    for _ in range(3):
+        work()
+    times = []
+    for _ in range(runs):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 1000)
+    return statistics.median(times)
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes that operations read and write, each its inputs and outputs once; views move none."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        made = [one for one in tree_leaves(outputs) if isinstance(one, torch.Tensor)]
+        places = {one.untyped_storage().data_ptr() for one in inputs}
+        in_place = func.__name__.split(".")[0].endswith("_")
+        if in_place or any(one.untyped_storage().data_ptr() not in places for one in made):
+            self.bytes += sum(one.numel() * one.element_size() for one in (*inputs, *made))
+        return outputs
+
+
+def random_codec(config: Config, folder: Path) -> Codec:
+    """Of a model that has learnt nothing: as fast as any."""
+    path = folder / "random.safetensors"
+    prior = Prior.standard(config.model.latent_channels)
+    save_checkpoint(path, model=VAE(config), prior=prior, facts=Facts(), force=True)
+    return audiovae.load(path, device="cuda")
+
+
+def training_rows(card: Card, name: str, folder: Path) -> Iterator[list[str]]:
+    base = Config.from_toml(CONFIGS / f"{name}.toml")
+    samples, rate = segment_samples(base), base.spectrogram.sample_rate
+    for batch in BATCHES:
+        waveform = 0.1 * torch.randn(batch, samples, device="cuda")
+        for precision in ("no", "bf16"):
+            settings = [f"training.batch_size={batch}", f"training.mixed_precision='{precision}'"]
+            config = base.with_overrides(settings)
+            trainer = Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
+            spectrogram = trainer.spectrogram(waveform[:2, None], center=False)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                trainer.vae.decode(trainer.vae.encode(spectrogram).mean)
+            flops = 3 * counter.get_total_flops() * batch / 2
+            ways = {"": trainer.step_module}
+            if precision == "bf16":
+                ways["compiled"] = torch.compile(trainer.step_module)
+            for way, module in ways.items():
+                trainer.step_module = module
+                torch.cuda.reset_peak_memory_stats()
+                seconds = card_seconds(lambda trainer=trainer, waveform=waveform: trainer._step(waveform), runs=20)
+                tflops, memory = flops / seconds / 1e12, torch.cuda.max_memory_allocated() / 1e9
+                words = {"no": "float32", "bf16": "bf16"}[precision] + (f", {way}" if way else "")
+                heard = batch * samples / rate / seconds
+                share = f"{100 * tflops / (card.bf16_tflops if precision == 'bf16' else card.tf32_tflops):.1f}"
+                cells = f"{1 / seconds:.1f}", f"{heard:.0f}", f"{tflops:.1f}", share, f"{memory:.1f}"
+                print(name, batch, words, *cells, flush=True)
+                yield [name, str(batch), words, *cells]
+
+
+def on_card(codec: Codec, latent_frames: int) -> tuple[Callable[[], object], float]:
+    """Spectrogram and encoder of a batch that is there, and its seconds of audio."""
+    longest = PIECE_LATENT_FRAMES
+    samples = longest * codec.config.latent_hop_length
+    waveform = 0.1 * torch.randn(latent_frames // longest, 1, samples, device="cuda")
+
+    def work() -> object:
+        with torch.inference_mode():
+            return codec.checkpoint.model.encode(codec.spectrogram(waveform)[..., :-1])
+
+    return work, waveform.numel() / codec.config.spectrogram.sample_rate
+
+
+def from_memory(codec: Codec, pieces: int) -> tuple[float, float]:
+    """Seconds of wall time, and of audio."""
+    analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, PIECE_LATENT_FRAMES)
+    config, length = codec.config, analysis.longest_piece
+    samples = length * config.latent_hop_length - config.spectrogram.hop_length + config.spectrogram.n_fft
+    waveforms = [0.1 * torch.randn(samples) for _ in range(16)]
+    kept = slice(codec.checkpoint.model.context_latent_frames, -codec.checkpoint.model.context_latent_frames)
+    for count in (200, pieces):
+        with BatchEncoder(codec, analysis) as encoder:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for number in range(count):
+                list(encoder.add(waveforms[number % 16], kept, number))
+            list(encoder.finish())
+            seconds = time.perf_counter() - start
+    audio = pieces * (length - 2 * codec.checkpoint.model.context_latent_frames) * config.latent_hop_length
+    return seconds, audio / config.spectrogram.sample_rate
+
+
+def encoding_text(card: Card, codec: Codec, folder: Path, files: int, workers: int) -> str:
+    work, audio = on_card(codec, 16384)
+    with FlopCounterMode(display=False) as counter, Traffic() as traffic:
+        work()
+    seconds = card_seconds(work)
+    memory_seconds, memory_audio = from_memory(codec, PIECES)
+    (folder / "music").mkdir()
+    recordings = list(find_recordings([many_files(EXAMPLES, files, folder / "music")]))
+    analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, PIECE_LATENT_FRAMES)
+    clips = sorted(EXAMPLES.glob("*.flac"))
+    warm = 4 * workers
+    length = sum(audiovae.Audio.load(clip).samples / 44100 for clip in clips) / len(clips) * (files - warm)
+    decoding = decode_only(recordings, analysis, workers, warm)
+    (folder / "latents").mkdir()
+    everything = whole(codec, recordings, folder / "latents", workers, warm)
+    tflops, traffic_gb = counter.get_total_flops() / seconds / 1e12, traffic.bytes / 1e9 / seconds
+    rows = [
+        ["spectrogram and encoder, on the card", f"{audio / seconds:,.0f}"],
+        ["from memory and back", f"{memory_audio / memory_seconds:,.0f}"],
+        [f"files decoded by {workers} processes, no model", f"{length / decoding:,.0f}"],
+        ["files to a dataset", f"{length / everything:,.0f}"],
+    ]
+    return table(["encode", "times real time"], rows) + (
+        f"\n\nOn the card {tflops:.1f} TFLOP/s in float32 ({100 * tflops / card.tf32_tflops:.1f} % of a TF32 "
+        f"product's) and {traffic_gb:,.0f} GB/s through its memory, each operation's inputs and outputs counted once "
+        f"({100 * traffic_gb / card.copied_gb:.0f} % of a copy's)."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=["base", "large"])
+    parser.add_argument("--checkpoint", type=Path, help="default: an untrained model of base")
+    parser.add_argument("--files", type=int, default=4000)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--skip", nargs="*", default=[], choices=["encoding", "training"])
+    parser.add_argument("--write", type=Path)
+    arguments = parser.parse_args()
+    card = Card.measure()
+    parts = [
+        f"{card.name}, torch {torch.__version__}: copies {card.copied_gb:,.0f} GB/s, receives {card.sent_gb:.0f} GB/s, "
+        f"products of 8192 x 8192 at {card.bf16_tflops:.0f} TFLOP/s in bf16, {card.tf32_tflops:.0f} in TF32."
+    ]
+    print(parts[0], flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if "encoding" not in arguments.skip:
+            base = Config.from_toml(CONFIGS / "base.toml")
+            codec = (
+                audiovae.load(arguments.checkpoint, device="cuda")
+                if arguments.checkpoint
+                else random_codec(base, folder)
+            )
+            parts.append(encoding_text(card, codec, folder, arguments.files, arguments.workers))
+            print(parts[-1], flush=True)
+        if "training" not in arguments.skip:
+            rows = [row for name in arguments.configs for row in training_rows(card, name, folder)]
+            header = ["config", "batch", "", "steps a second", "× real time", "TFLOP/s", "% of a product's", "GB"]
+            parts.append(table(header, rows))
+    if arguments.write:
+        write_block(arguments.write, "gpu", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
