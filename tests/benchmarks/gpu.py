@@ -1,10 +1,11 @@
 """What a GPU does with it: a step of training, and encoding, beside what the card can do.
 
-    python tests/benchmarks/gpu.py [--configs base large] [--checkpoint FILE] [--write data/gpu.md]
+    python tests/benchmarks/gpu.py [--checkpoint FILE] [--skip encoding training] [--profile]
 
 Times are medians, of CUDA events where only the card works. A training step is the trainer's own, on a batch that is
 there already; its operations are counted by torch, three times those of the model's forward pass. *From memory* is
-what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back.
+what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back. ``--profile`` lists the
+operations of a training step by the time that the card spends in them.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from document import table, write_block
+from accelerate.state import AcceleratorState
+from document import table
 from encoding import EXAMPLES, decode_only, many_files, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -108,33 +110,44 @@ def random_codec(config: Config, folder: Path) -> Codec:
     return audiovae.load(path, device="cuda")
 
 
-def training_rows(card: Card, name: str, folder: Path) -> Iterator[list[str]]:
-    base = Config.from_toml(CONFIGS / f"{name}.toml")
-    samples, rate = segment_samples(base), base.spectrogram.sample_rate
+def trainer_of(batch: int, precision: str, folder: Path) -> tuple[Trainer, torch.Tensor]:
+    """A trainer of ``large``, and a batch of noise on the card."""
+    settings = [f"training.batch_size={batch}", f"training.mixed_precision='{precision}'"]
+    config = Config.from_toml(CONFIGS / "large.toml", settings)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
+    trainer = Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
+    return trainer, 0.1 * torch.randn(batch, segment_samples(config), device="cuda")
+
+
+def training_rows(card: Card, folder: Path) -> Iterator[list[str]]:
     for batch in BATCHES:
-        waveform = 0.1 * torch.randn(batch, samples, device="cuda")
-        for precision in ("no", "bf16"):
-            settings = [f"training.batch_size={batch}", f"training.mixed_precision='{precision}'"]
-            config = base.with_overrides(settings)
-            trainer = Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
-            spectrogram = trainer.spectrogram(waveform[:2, None], center=False)
+        for precision, way in (("no", "float32"), ("bf16", "bf16"), ("bf16", "bf16, compiled")):
+            trainer, waveform = trainer_of(batch, precision, folder)
+            if way.endswith("compiled"):
+                trainer.step_module = torch.compile(trainer.step_module)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                trainer.vae.decode(trainer.vae.encode(spectrogram).mean)
-            flops = 3 * counter.get_total_flops() * batch / 2
-            ways = {"": trainer.step_module}
-            if precision == "bf16":
-                ways["compiled"] = torch.compile(trainer.step_module)
-            for way, module in ways.items():
-                trainer.step_module = module
-                torch.cuda.reset_peak_memory_stats()
-                seconds = card_seconds(lambda trainer=trainer, waveform=waveform: trainer._step(waveform), runs=20)
-                tflops, memory = flops / seconds / 1e12, torch.cuda.max_memory_allocated() / 1e9
-                words = {"no": "float32", "bf16": "bf16"}[precision] + (f", {way}" if way else "")
-                heard = batch * samples / rate / seconds
-                share = f"{100 * tflops / (card.bf16_tflops if precision == 'bf16' else card.tf32_tflops):.1f}"
-                cells = f"{1 / seconds:.1f}", f"{heard:.0f}", f"{tflops:.1f}", share, f"{memory:.1f}"
-                print(name, batch, words, *cells, flush=True)
-                yield [name, str(batch), words, *cells]
+                trainer.vae.decode(trainer.vae.encode(trainer.spectrogram(waveform[:2, None], center=False)).mean)
+            torch.cuda.reset_peak_memory_stats()
+            seconds = card_seconds(lambda trainer=trainer, waveform=waveform: trainer._step(waveform), runs=20)
+            tflops = 3 * counter.get_total_flops() * batch / 2 / seconds / 1e12
+            share = 100 * tflops / (card.tf32_tflops if precision == "no" else card.bf16_tflops)
+            heard = waveform.numel() / trainer.config.spectrogram.sample_rate / seconds
+            memory_gb = torch.cuda.max_memory_allocated() / 1e9
+            figures = f"{1 / seconds:.1f}", f"{heard:,.0f}", f"{tflops:.1f}", f"{share:.1f}", f"{memory_gb:.1f}"
+            print(batch, way, *figures, flush=True)
+            yield [str(batch), way, *figures]
+
+
+def profile(folder: Path) -> str:
+    """Where a step's time on the card goes."""
+    trainer, waveform = trainer_of(64, "bf16", folder)
+    for _ in range(5):
+        trainer._step(waveform)
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        for _ in range(5):
+            trainer._step(waveform)
+        torch.cuda.synchronize()
+    return profiler.key_averages(group_by_input_shape=True).table(sort_by="self_cuda_time_total", row_limit=25)
 
 
 def on_card(codec: Codec, latent_frames: int) -> tuple[Callable[[], object], float]:
@@ -200,36 +213,30 @@ def encoding_text(card: Card, codec: Codec, folder: Path, files: int, workers: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", default=["base", "large"])
     parser.add_argument("--checkpoint", type=Path, help="default: an untrained model of base")
     parser.add_argument("--files", type=int, default=4000)
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--skip", nargs="*", default=[], choices=["encoding", "training"])
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    card = Card.measure()
-    parts = [
-        f"{card.name}, torch {torch.__version__}: copies {card.copied_gb:,.0f} GB/s, receives {card.sent_gb:.0f} GB/s, "
-        f"products of 8192 x 8192 at {card.bf16_tflops:.0f} TFLOP/s in bf16, {card.tf32_tflops:.0f} in TF32."
-    ]
-    print(parts[0], flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if arguments.profile:
+            print(profile(folder))
+        card = Card.measure()
+        print(
+            f"{card.name}, torch {torch.__version__}: copies {card.copied_gb:,.0f} GB/s, receives {card.sent_gb:.0f} "
+            f"GB/s, products of 8192 x 8192 at {card.bf16_tflops:.0f} TFLOP/s in bf16, {card.tf32_tflops:.0f} in TF32\n"
+        )
         if "encoding" not in arguments.skip:
             base = Config.from_toml(CONFIGS / "base.toml")
-            codec = (
-                audiovae.load(arguments.checkpoint, device="cuda")
-                if arguments.checkpoint
-                else random_codec(base, folder)
-            )
-            parts.append(encoding_text(card, codec, folder, arguments.files, arguments.workers))
-            print(parts[-1], flush=True)
+            given = arguments.checkpoint
+            codec = audiovae.load(given, device="cuda") if given else random_codec(base, folder)
+            print(encoding_text(card, codec, folder, arguments.files, arguments.workers), flush=True)
         if "training" not in arguments.skip:
-            rows = [row for name in arguments.configs for row in training_rows(card, name, folder)]
-            header = ["config", "batch", "", "steps a second", "× real time", "TFLOP/s", "% of a product's", "GB"]
-            parts.append(table(header, rows))
-    if arguments.write:
-        write_block(arguments.write, "gpu", "\n\n".join(parts))
+            rows = list(training_rows(card, folder))
+            header = ["batch", "", "steps a second", "× real time", "TFLOP/s", "% of a product's", "GB"]
+            print(table(header, rows))
 
 
 if __name__ == "__main__":
