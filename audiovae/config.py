@@ -92,11 +92,11 @@ class ModelConfig(Settings):
     """Residual blocks in each 2-D stage of the encoder."""
     decoder_blocks: StageDepths = (1, 1)
     """Residual blocks in each 2-D stage of the decoder."""
-    bottleneck_width: Size = 384
+    bottleneck_width: Size = 640
     """Channels of the 1-D stages that see the whole spectrum."""
-    encoder_bottleneck_blocks: Depth = 2
+    encoder_bottleneck_blocks: Depth = 1
     """Residual blocks of the encoder's 1-D stage."""
-    decoder_bottleneck_blocks: Depth = 2
+    decoder_bottleneck_blocks: Depth = 1
     """Residual blocks of the decoder's 1-D stage."""
     bottleneck_stride: Size = 1
     """Places of the 1-D stages to one latent frame."""
@@ -180,6 +180,10 @@ class TrainingConfig(Settings):
     """Weight of the spectral convergence of linear band magnitudes."""
     multi_resolution_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the loss on spectrograms of a half, a quarter and an eighth of the resolution."""
+    heard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the errors that are smoothed over bands before they count, as they are heard."""
+    log_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss on linear band magnitudes in dB."""
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
     """Norm of the gradient that a discriminator sends, relative to the reconstruction losses'; 0: there is none."""
     feature_matching_weight: Annotated[float, Field(ge=0)] = 2.0

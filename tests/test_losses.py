@@ -11,12 +11,16 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.training.losses import (
     Losses,
     difference_loss,
+    heard,
+    log_loss,
     multi_resolution_loss,
     spectral_convergence,
     training_losses,
 )
 
-TRAINING = TrainingConfig(free_bits=0.1, difference_weight=0.5, convergence_weight=0.1, multi_resolution_weight=0.2)
+TRAINING = TrainingConfig(
+    free_bits=0.1, difference_weight=0.5, convergence_weight=0.1, multi_resolution_weight=0.2, log_weight=0.3
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,15 @@ def standard_posterior(channels: int = 4) -> Posterior:
 
 def test_a_perfect_reconstruction_costs_nothing_but_the_free_bits(spectrogram, target) -> None:
     losses = losses_of(target, target, standard_posterior(), spectrogram)
-    assert losses.level == losses.difference == losses.convergence == losses.multi_resolution == losses.kl == 0
+    assert (
+        losses.level
+        == losses.difference
+        == losses.convergence
+        == losses.multi_resolution
+        == losses.log
+        == losses.kl
+        == 0
+    )
     assert float(losses.total) == pytest.approx(0.01 * 4 * 0.1)
 
 
@@ -55,6 +67,7 @@ def test_the_total_is_the_weighted_sum_of_its_parts(spectrogram, target) -> None
     posterior = Posterior(torch.ones(2, 4, 3), torch.zeros(2, 4, 3))
     losses = losses_of(target * 0.9, target, posterior, spectrogram)
     parts = losses.level + 0.5 * losses.difference + 0.1 * losses.convergence + 0.2 * losses.multi_resolution
+    parts = parts + 0.3 * losses.log
     torch.testing.assert_close(losses.total, parts + 0.01 * losses.kl)
 
 
@@ -62,7 +75,7 @@ def test_difference_of_one_wrong_frame() -> None:
     target = torch.zeros(1, 1, 4, 5)
     reconstruction = target.clone()
     reconstruction[..., 2] = 1.0  # two of the four steps along time are off by one, none of those along bands
-    assert float(difference_loss(reconstruction, target)) == pytest.approx(0.5 * (2 / 4))
+    assert float(difference_loss(reconstruction - target)) == pytest.approx(0.5 * (2 / 4))
 
 
 def test_spectral_convergence_of_a_doubled_magnitude_is_one_and_of_silence_too() -> None:
@@ -110,6 +123,25 @@ def test_multi_resolution_asks_for_the_strength_of_peaks_that_a_blur_loses(spect
 def test_multi_resolution_takes_what_its_squares_do_not_divide(spectrogram) -> None:
     bands = torch.full((1, 1, 5, 3), 0.1)
     assert float(multi_resolution_loss(bands, bands, spectrogram)) == 0
+
+
+def test_what_is_heard_of_an_error_is_less_where_neighbours_have_it_the_other_way_round() -> None:
+    alike, alternating = torch.ones(1, 1, 32, 4), torch.ones(1, 1, 32, 4)
+    alternating[:, :, ::2] = -1
+    torch.testing.assert_close(heard(alike, 0.7), alike)
+    assert torch.equal(heard(alternating, 0.0), alternating)
+    assert float(heard(alternating, 0.7)[:, :, 8:24].abs().max()) < 0.35
+
+
+def test_the_logarithmic_loss_counts_soft_bands_as_loud_ones() -> None:
+    true = torch.full((1, 1, 32, 4), 1.0)
+    true[:, :, 16:] = 0.01
+    half = torch.ones(1, 1, 32, 4)
+    for part in (slice(16), slice(16, 32)):
+        factor = half.clone()
+        factor[:, :, part] = 10 ** (6 / 20)
+        assert float(log_loss(factor * true, true)) == pytest.approx(6 / 20 / 2, rel=0.02)
+    assert float(log_loss(true[:, :, :5], true[:, :, :5])) == 0
 
 
 def test_kl_is_summed_over_channels_and_averaged_over_batch_and_frames(spectrogram, target) -> None:

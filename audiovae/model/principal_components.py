@@ -69,9 +69,13 @@ class PrincipalComponents(nn.Module):
         return patches.unflatten(2, self.patch).transpose(1, 2).flatten(2)[:, None]
 
 
-def _smoothing(n_bands: int, time_stride: int) -> Float[Tensor, "size size"]:
-    """What is heard of patches, as a matrix."""
+def heard_smoothing(n_bands: int, share: float) -> Float[Tensor, "n_bands n_bands"]:
+    """What is heard of errors in bands, as a matrix: so large a share of them is smoothed over neighbouring bands."""
     band = torch.arange(n_bands, dtype=torch.float64)
     kernel = torch.exp(-0.5 * ((band - band[:, None]) / SMOOTHING_BANDS) ** 2)
-    heard = SMOOTHING * kernel / kernel.sum(1, keepdim=True) + (1 - SMOOTHING) * torch.eye(n_bands)
-    return torch.kron(heard, torch.eye(time_stride, dtype=torch.float64))
+    return share * kernel / kernel.sum(1, keepdim=True) + (1 - share) * torch.eye(n_bands)
+
+
+def _smoothing(n_bands: int, time_stride: int) -> Float[Tensor, "size size"]:
+    """The same of patches."""
+    return torch.kron(heard_smoothing(n_bands, SMOOTHING), torch.eye(time_stride, dtype=torch.float64))

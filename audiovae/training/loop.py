@@ -234,7 +234,7 @@ class Trainer:
             learning_rate=rate,
             skipped_steps=self.position.skipped_steps,
         )
-        names = ("level", "difference", "convergence", "multi_resolution")
+        names = ("level", "difference", "convergence", "multi_resolution", "log")
         parts = {name: float(getattr(losses, name)) for name in names}
         adversarial = self.adversary.figures() if self.adversary else {}
         row = asdict(progress) | parts | {"beta": beta} | adversarial

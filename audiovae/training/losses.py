@@ -1,6 +1,7 @@
 """What training makes small: reconstruction losses on spectrograms, and the KL with free bits."""
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -9,10 +10,13 @@ from torch.nn import functional
 
 from audiovae.config import TrainingConfig
 from audiovae.model.posterior import Posterior
+from audiovae.model.principal_components import heard_smoothing
 from audiovae.spectrogram import Spectrogram, mean_error_db
 
 RESOLUTIONS = (2, 4, 8)
 """Bands and frames to a side of the squares that the multi-resolution loss averages over."""
+LOG_FLOOR = 1e-4
+"""Amplitude that the logarithmic loss starts from: 80 dB below full scale."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Losses:
     difference: Float[Tensor, ""]
     convergence: Float[Tensor, ""]
     multi_resolution: Float[Tensor, ""]
+    log: Float[Tensor, ""]
     kl: Float[Tensor, ""]
     channel_kl: Float[Tensor, "latent_channels"]
 
@@ -46,29 +51,51 @@ def training_losses(
     spectrogram: Spectrogram,
 ) -> Losses:
     """All losses of a batch; ``posterior`` is None for a plain autoencoder, whose KL is zero."""
-    level = (reconstruction - target).abs().mean()
-    difference = difference_loss(reconstruction, target)
+    error = heard(reconstruction - target, training.heard_share)
+    level, difference = error.abs().mean(), difference_loss(error)
     made, true = spectrogram.denormalise(reconstruction), spectrogram.denormalise(target)
     convergence = spectral_convergence(made, true)
-    multi_resolution = multi_resolution_loss(made, true, spectrogram)
+    multi_resolution, log = multi_resolution_loss(made, true, spectrogram), log_loss(made, true)
     with torch.no_grad():
         error_db = mean_error_db(reconstruction, target, spectrogram.config)
     total = level + training.difference_weight * difference + training.convergence_weight * convergence
-    total = total + training.multi_resolution_weight * multi_resolution
+    total = total + training.multi_resolution_weight * multi_resolution + training.log_weight * log
+    parts = level, difference, convergence, multi_resolution, log
     if posterior is None:
         nothing = torch.zeros((), device=target.device)
-        return Losses(total, error_db, level, difference, convergence, multi_resolution, nothing, nothing[None])
+        return Losses(total, error_db, *parts, nothing, nothing[None])
     channel_kl = posterior.kl().mean(dim=(0, 2))
     total = total + beta * channel_kl.clamp_min(training.free_bits).sum()
-    return Losses(total, error_db, level, difference, convergence, multi_resolution, channel_kl.sum(), channel_kl)
+    return Losses(total, error_db, *parts, channel_kl.sum(), channel_kl)
 
 
-def difference_loss(
+def heard(error: Float[Tensor, "batch 1 n_bands frames"], share: float) -> Float[Tensor, "batch 1 n_bands frames"]:
+    """Errors, so large a share of them smoothed over bands, as the principal components have it.
+
+    Without it a network that has learnt for long puts its numbers where a band is one bin wide, into an accuracy that
+    nobody hears, and takes them from the bands above.
+    """
+    return error if share == 0 else _smoothing(error.shape[2], share, error.device) @ error
+
+
+@lru_cache(maxsize=4)
+def _smoothing(n_bands: int, share: float, device: torch.device) -> Float[Tensor, "n_bands n_bands"]:
+    return heard_smoothing(n_bands, share).float().to(device)
+
+
+def difference_loss(error: Float[Tensor, "batch 1 n_bands frames"]) -> Float[Tensor, ""]:
+    """Mean absolute error of the steps between neighbouring frames and bands: sharp onsets and sharp partials."""
+    return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+
+
+def log_loss(
     reconstruction: Float[Tensor, "batch 1 n_bands frames"], target: Float[Tensor, "batch 1 n_bands frames"]
 ) -> Float[Tensor, ""]:
-    """Mean absolute error of the steps between neighbouring frames and bands: sharp onsets and sharp partials."""
-    error = reconstruction - target
-    return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+    """Mean absolute error of linear magnitudes of pairs of bands, in units of 20 dB: soft ones count as loud ones."""
+    made, true = (
+        (functional.avg_pool2d(bands, (2, 1), ceil_mode=True) + LOG_FLOOR).log10() for bands in (reconstruction, target)
+    )
+    return (made - true).abs().mean()
 
 
 def spectral_convergence(

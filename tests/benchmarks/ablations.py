@@ -7,14 +7,17 @@ Each RUN is a folder that `audiovae train` made. A row of the block says in whic
 first one, and its last validation: mean absolute error of the bands in dB on held-out audio (no Griffin-Lim), KL and
 active channels. Some losses make that error small, others give a little of it up for sharpness: with --clips, the row
 goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last row is
-what no model can exceed. They are kept in --out: run again, it measures only what is new. A row of `curve` is a
-validation on the way of one run, with the hours of audio heard until then.
+what no model can exceed. They are kept in --out: run again, it measures only what is new. Rows of `curve` are the way
+of one run: hours of audio heard, the mean error in training since the row before (of augmented segments), and the error
+on held-out audio where it was measured.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ from audiovae.evaluation.summary import summarise
 from audiovae.evaluation.tables import RECONSTRUCTION
 
 MODEL = "model"
+TENTHS, FEW_VALIDATIONS = 10, 4
 HEADS = ["run", "what differs from the first", "steps", "held-out error, dB", "KL, nats a latent frame", "active"]
 MEASURES = ("zimtohrli_mos", "spectral_convergence_db", "log_spectral_distance_db")
 SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), "FD-MFCC ↓"]
@@ -50,19 +54,28 @@ def settings(run: Path) -> Config:
     return Config.from_json((run / "config.json").read_text(encoding="utf-8"), run / "config.json")
 
 
+def log_rows(run: Path) -> list[dict[str, Any]]:
+    """All of a run's log."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def validations(run: Path) -> list[tuple[int, dict[str, Any]]]:
     """Step and figures of each."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [(one["step"], one["validation"]) for one in rows if "validation" in one]
+    return [(one["step"], one["validation"]) for one in log_rows(run) if "validation" in one]
 
 
 def curve(run: Path) -> str:
-    """Error against the audio that was heard."""
-    config = settings(run)
+    """Errors against the audio that was heard: at each validation, or, if there are few, at each tenth as well."""
+    config, logged, held_out = settings(run), log_rows(run), dict(validations(run))
     segment_seconds = config.data.segment_latent_frames / config.latent_rate
-    hours = config.training.batch_size * segment_seconds / 3600
-    rows = [[str(step), f"{step * hours:.1f}", f"{one['error_db']:.3f}"] for step, one in validations(run)]
-    return table(["step", "hours of audio heard", "held-out error, dB"], rows)
+    hours, last = config.training.batch_size * segment_seconds / 3600, logged[-1]["step"]
+    tenths = {last * number // TENTHS for number in range(1, TENTHS + 1)} if len(held_out) < FEW_VALIDATIONS else set()
+    rows = []
+    for before, step in pairwise([0, *sorted(held_out.keys() | tenths)]):
+        errors = [one["error_db"] for one in logged if "error_db" in one and before < one["step"] <= step]
+        validated = f"{held_out[step]['error_db']:.3f}" if step in held_out else ""
+        rows.append([str(step), f"{step * hours:.1f}", f"{mean(errors):.3f}" if errors else "", validated])
+    return table(["step", "hours of audio heard", "error in training, dB", "held-out error, dB"], rows)
 
 
 def row(run: Path, first: dict[str, Any]) -> list[str]:
