@@ -183,7 +183,9 @@ class TestTraining:
     def test_the_log_has_a_row_for_every_interval_with_all_parts(self, whole_run) -> None:
         rows = rows_of(whole_run)
         assert [row["step"] for row in rows if "loss" in row] == [5, 10, 15, 20]
-        names = "step loss error_db kl learning_rate skipped_steps beta level difference convergence multi_resolution"
+        names = (
+            "step loss error_db kl learning_rate skipped_steps beta level difference convergence multi_resolution log"
+        )
         assert set(rows[0]) == set(names.split())
         validations = [row for row in rows if "validation" in row]
         assert [row["step"] for row in validations] == [10, 20]
