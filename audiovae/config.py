@@ -129,8 +129,7 @@ class DataConfig(Settings):
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
     shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    """Share of the segments that is drawn from each of these folders at the top of the data; the rest of it, and all
-    of it by default, is drawn by length: every second of audio is equally likely."""
+    """Share of the segments that is drawn from each of these folders at the top of the data; the rest by length."""
     gain_db: Annotated[float, Field(ge=0)] = 9.0
     """Segments are made louder or quieter by up to this much."""
     pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
@@ -183,7 +182,7 @@ class TrainingConfig(Settings):
     heard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the errors that are smoothed over bands before they count, as they are heard."""
     log_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the loss on linear band magnitudes in dB."""
+    """Weight of the loss on linear band magnitudes in units of 20 dB."""
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
     """Norm of the gradient that a discriminator sends, relative to the reconstruction losses'; 0: there is none."""
     feature_matching_weight: Annotated[float, Field(ge=0)] = 2.0
@@ -239,9 +238,8 @@ class Config(Settings):
     def _consistent(self) -> "Config":
         bands, stride = self.spectrogram.n_bands, math.prod(self.model.band_strides)
         if bands % stride:
-            raise ValueError(
-                f"spectrogram.n_bands {bands} must be a multiple of the product of model.band_strides, {stride}"
-            )
+            multiple = f"a multiple of the product of model.band_strides, {stride}"
+            raise ValueError(f"spectrogram.n_bands {bands} must be {multiple}")
         return self
 
     @classmethod

@@ -45,15 +45,8 @@ def standard_posterior(channels: int = 4) -> Posterior:
 
 def test_a_perfect_reconstruction_costs_nothing_but_the_free_bits(spectrogram, target) -> None:
     losses = losses_of(target, target, standard_posterior(), spectrogram)
-    assert (
-        losses.level
-        == losses.difference
-        == losses.convergence
-        == losses.multi_resolution
-        == losses.log
-        == losses.kl
-        == 0
-    )
+    parts = losses.level, losses.difference, losses.convergence, losses.multi_resolution, losses.log, losses.kl
+    assert all(part == 0 for part in parts)
     assert float(losses.total) == pytest.approx(0.01 * 4 * 0.1)
 
 
@@ -136,11 +129,10 @@ def test_what_is_heard_of_an_error_is_less_where_neighbours_have_it_the_other_wa
 def test_the_logarithmic_loss_counts_soft_bands_as_loud_ones() -> None:
     true = torch.full((1, 1, 32, 4), 1.0)
     true[:, :, 16:] = 0.01
-    half = torch.ones(1, 1, 32, 4)
-    for part in (slice(16), slice(16, 32)):
-        factor = half.clone()
-        factor[:, :, part] = 10 ** (6 / 20)
-        assert float(log_loss(factor * true, true)) == pytest.approx(6 / 20 / 2, rel=0.02)
+    for half in (slice(16), slice(16, 32)):
+        louder = true.clone()
+        louder[:, :, half] *= 10 ** (6 / 20)
+        assert float(log_loss(louder, true)) == pytest.approx(6 / 20 / 2, rel=0.02)
     assert float(log_loss(true[:, :, :5], true[:, :, :5])) == 0
 
 

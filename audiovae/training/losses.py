@@ -72,14 +72,14 @@ def training_losses(
 def heard(error: Float[Tensor, "batch 1 n_bands frames"], share: float) -> Float[Tensor, "batch 1 n_bands frames"]:
     """Errors, so large a share of them smoothed over bands, as the principal components have it.
 
-    Without it a network that has learnt for long puts its numbers where a band is one bin wide, into an accuracy that
-    nobody hears, and takes them from the bands above.
+    Without it a network that learns for long spends its numbers where a band is one bin wide, on an accuracy that
+    nobody hears, and has fewer for the bands above.
     """
-    return error if share == 0 else _smoothing(error.shape[2], share, error.device) @ error
+    return error if share == 0 else _heard_smoothing(error.shape[2], share, error.device) @ error
 
 
 @lru_cache(maxsize=4)
-def _smoothing(n_bands: int, share: float, device: torch.device) -> Float[Tensor, "n_bands n_bands"]:
+def _heard_smoothing(n_bands: int, share: float, device: torch.device) -> Float[Tensor, "n_bands n_bands"]:
     return heard_smoothing(n_bands, share).float().to(device)
 
 

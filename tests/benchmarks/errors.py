@@ -1,0 +1,75 @@
+"""Where a model's errors lie: in bands, and in mels from low to high, before any phase is made up.
+
+    python tests/benchmarks/errors.py FOLDER... [--clips 12] [--compare NAME=FILE] [--write audiovae/assets/README.md]
+
+Of the bundled model, of PCA of as many values, and of others. Clips are spread evenly over each folder; of each the
+first ten seconds, all channels as one. Mean absolute errors in dB: of the bands, of 128 mels of the magnitudes that
+have those bands, 80 dB from their peak down, and of each quarter of these mels.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from document import table, write_block
+from torch import Tensor
+
+import audiovae
+from audiovae.audio import Audio
+from audiovae.codec import Codec
+from audiovae.evaluation.baselines import pca_codec
+from audiovae.evaluation.clips import find_clips
+from audiovae.evaluation.log_mel import log_mel_db, with_floor
+from audiovae.level import level_db
+from audiovae.spectrogram import mean_error_db
+
+SECONDS, QUARTERS = 10, 4
+HEADS = ["audio", "way", "bands", "mels", "lowest quarter", "second", "third", "highest quarter"]
+
+
+@torch.inference_mode()
+def errors_db(codec: Codec, path: Path) -> Tensor:
+    """Of the bands, of all mels, and of each quarter of them."""
+    config, model = codec.config, codec.checkpoint.model
+    waveform = Audio.load(path).resample(config.spectrogram.sample_rate).waveform.mean(0, keepdim=True)
+    waveform = waveform[:, : SECONDS * config.spectrogram.sample_rate]
+    waveform = waveform * 10 ** ((config.spectrogram.level_db - level_db(waveform)) / 20)
+    target = codec.spectrogram(waveform[None])
+    target = target[..., : target.shape[-1] // config.model.time_stride * config.model.time_stride]
+    made = model.decode(model.encode(target).mode())
+    levels = [
+        log_mel_db(codec.spectrogram.magnitude(one)[0, 0], config.spectrogram.sample_rate) for one in (made, target)
+    ]
+    made_db, true_db = (with_floor(level, levels[1]) for level in levels)
+    of_mels = (made_db - true_db).abs().mean(1)
+    in_bands = mean_error_db(made, target, config.spectrogram)
+    return torch.cat([in_bands[None], of_mels.mean()[None], of_mels.view(QUARTERS, -1).mean(1)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--compare", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--write", type=Path)
+    arguments = parser.parse_args()
+    bundled = audiovae.load(device="cpu")
+    pca = pca_codec(bundled)
+    assert pca is not None
+    ways = {"the bundled model": bundled, "PCA": pca}
+    for name, _, file in (one.partition("=") for one in arguments.compare):
+        ways[name] = audiovae.load(file, device="cpu")
+    rows = []
+    for folder in arguments.folders:
+        clips = find_clips([folder], limit=arguments.clips)
+        for name, codec in ways.items():
+            means = torch.stack([errors_db(codec, clip.path) for clip in clips]).mean(0)
+            rows.append(["/".join(folder.parts[-2:]), name, *(f"{error:.2f}" for error in means.tolist())])
+    text = table(HEADS, rows)
+    print(text)
+    if arguments.write:
+        write_block(arguments.write, "errors", text)
+
+
+if __name__ == "__main__":
+    main()
