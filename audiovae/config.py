@@ -182,7 +182,7 @@ class TrainingConfig(Settings):
     heard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the errors that are smoothed over bands before they count, as they are heard."""
     log_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the loss on linear band magnitudes in units of 20 dB."""
+    """Weight of the loss on mel bands in units of 20 dB."""
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
     """Norm of the gradient that a discriminator sends, relative to the reconstruction losses'; 0: there is none."""
     feature_matching_weight: Annotated[float, Field(ge=0)] = 2.0

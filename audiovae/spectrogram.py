@@ -5,8 +5,9 @@ import math
 import numpy as np
 import torch
 import torchaudio
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiovae.bank import Bank
 from audiovae.config import SpectrogramConfig
@@ -52,24 +53,46 @@ class Spectrogram(nn.Module):
     ) -> Float[Tensor, "batch channels n_bands frames"]:
         """Analyses a waveform; with ``center=False`` it already holds ``n_fft // 2`` samples of context at its ends."""
         pad = self.config.n_fft // 2 if center else 0
-        rows = torch.nn.functional.pad(waveform.flatten(0, 1), (pad, pad))
-        bands = self._bands_by_blocks(rows) if rows.device.type == "cpu" else self._bands(rows)
-        return self.normalise(bands.mT.contiguous() / self.full_scale).unflatten(0, waveform.shape[:2])
+        rows = functional.pad(waveform.flatten(0, 1), (pad, pad))
+        return self.at_pitch(rows, self.config.n_fft).unflatten(0, waveform.shape[:2])
 
-    def _bands(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows frames n_bands"]:
+    def at_pitch(self, waveform: Float[Tensor, "rows samples"], n_fft: int) -> Float[Tensor, "rows n_bands frames"]:
+        """Analyses a waveform as it sounds when it is played ``n_fft / config.n_fft`` times as fast.
+
+        A tone that is played faster has fewer samples to a period. Analysed by a window that is longer by as much, it
+        comes into the bin that it would have come into, so no sample has to be made up between those there are.
+        Windows are as much further apart. The waveform holds the context at its ends, half a window each.
+        """
+        bands = (
+            self._bands_by_blocks(waveform, n_fft) if waveform.device.type == "cpu" else self._bands(waveform, n_fft)
+        )
+        return self.normalise(bands.mT.contiguous() / (n_fft / 4))
+
+    def _bands(self, waveform: Float[Tensor, "rows samples"], n_fft: int) -> Float[Tensor, "rows frames n_bands"]:
         """Band amplitudes of all frames with a whole window."""
-        n_fft, hop = self.config.n_fft, self.config.hop_length
-        stft = torch.stft(waveform, n_fft, hop, window=self.window, center=False, return_complex=True)
-        return self.bank.of_spectra(stft.mT)
+        window, hop_length = self._window(n_fft), hop_length_at(n_fft, self.config)
+        stft = torch.stft(waveform, n_fft, hop_length, window=window, center=False, return_complex=True)
+        return self.bank.of_spectra(self._fitted(stft.mT))
 
-    def _bands_by_blocks(self, waveform: Float[Tensor, "rows samples"]) -> Float[Tensor, "rows frames n_bands"]:
+    def _bands_by_blocks(
+        self, waveform: Float[Tensor, "rows samples"], n_fft: int
+    ) -> Float[Tensor, "rows frames n_bands"]:
         """The same, sooner: the spectra of a whole recording go through memory and not through the cache."""
-        frames = waveform.unfold(-1, self.config.n_fft, self.config.hop_length)
+        window, frames = self._window(n_fft), waveform.unfold(-1, n_fft, hop_length_at(n_fft, self.config))
         blocks = [
-            [self.bank.of_spectra(torch.fft.rfft(block * self.window)) for block in row.split(BLOCK_FRAMES)]
+            [self.bank.of_spectra(self._fitted(torch.fft.rfft(block * window))) for block in row.split(BLOCK_FRAMES)]
             for row in frames
         ]
         return torch.stack([torch.cat(row) for row in blocks])
+
+    def _window(self, n_fft: int) -> Float[Tensor, " n_fft"]:
+        return self.window if n_fft == self.config.n_fft else torch.hann_window(n_fft, device=self.window.device)
+
+    def _fitted(self, spectrum: Complex[Tensor, "*batch frames own_bins"]) -> Complex[Tensor, "*batch frames bins"]:
+        """Played faster, what comes above half the sample rate is lost; more slowly, there is nothing up to it."""
+        bins = self.config.n_bins
+        missing = bins - spectrum.shape[-1]
+        return spectrum[..., :bins] if missing <= 0 else functional.pad(spectrum, (0, missing))
 
     def to_bands(self, magnitude: Float[Tensor, "*batch bins frames"]) -> Float[Tensor, "*batch n_bands frames"]:
         """STFT magnitudes to linear band amplitudes."""
@@ -98,6 +121,11 @@ class Spectrogram(nn.Module):
         energy = 2 * power.sum(1) - power[:, 0] - power[:, -1]
         # The mean square of a Hann window is 3/8.
         return energy.mean(0) / (n_fft**2 * 3 / 8)
+
+
+def hop_length_at(n_fft: int, config: SpectrogramConfig) -> int:
+    """Samples from one window to the next where a waveform is played ``n_fft / config.n_fft`` times as fast."""
+    return round(config.hop_length * n_fft / config.n_fft)
 
 
 def _uneven_power(bank: Float[Tensor, "n_bands bins"]) -> Float[Tensor, "bins 1"]:

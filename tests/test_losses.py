@@ -126,14 +126,28 @@ def test_what_is_heard_of_an_error_is_less_where_neighbours_have_it_the_other_wa
     assert float(heard(alternating, 0.7)[:, :, 8:24].abs().max()) < 0.35
 
 
-def test_the_logarithmic_loss_counts_soft_bands_as_loud_ones() -> None:
+def test_the_logarithmic_loss_counts_soft_bands_as_loud_ones(spectrogram) -> None:
+    """6 dB too loud in the lower or in the upper half: half of the mels are wrong, and a little of those between."""
     true = torch.full((1, 1, 32, 4), 1.0)
     true[:, :, 16:] = 0.01
+    wrong = []
     for half in (slice(16), slice(16, 32)):
         louder = true.clone()
         louder[:, :, half] *= 10 ** (6 / 20)
-        assert float(log_loss(louder, true)) == pytest.approx(6 / 20 / 2, rel=0.02)
-    assert float(log_loss(true[:, :, :5], true[:, :, :5])) == 0
+        wrong.append(float(log_loss(louder, true, spectrogram)))
+    assert sum(wrong) == pytest.approx(6 / 20, rel=0.03)
+    assert log_loss(true, true, spectrogram) == 0
+
+
+def test_the_logarithmic_loss_hears_mels_and_not_what_lies_in_them() -> None:
+    """A partial that is one of 256 bands off is nearly as right as none is wrong; to the plain error it is not."""
+    spectrogram = Spectrogram(SpectrogramConfig(n_bands=256, bank="hybrid"))
+    true = torch.full((1, 1, 256, 4), 1e-3)
+    near, far = true.clone(), true.clone()
+    for one, band in ((true, 200), (near, 201), (far, 220)):
+        one[:, :, band] = 0.1
+    assert float(log_loss(near, true, spectrogram)) < 0.35 * float(log_loss(far, true, spectrogram))
+    assert float((near - true).abs().mean()) == pytest.approx(float((far - true).abs().mean()))
 
 
 def test_kl_is_summed_over_channels_and_averaged_over_batch_and_frames(spectrogram, target) -> None:

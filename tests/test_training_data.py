@@ -1,4 +1,4 @@
-"""The cache of a folder and the segments drawn from it."""
+"""The cache of a folder."""
 
 import json
 import os
@@ -6,8 +6,6 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,8 @@ import torch
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.training import data
-from audiovae.training.data import Cache, Segments, Skipped, StepBatches, open_cache, segment_samples
+from audiovae.training.data import Cache, Skipped, open_cache
+from audiovae.training.segments import Segments
 
 TINY = Path(data.__file__).parents[1] / "configs" / "tiny.toml"
 CONFIG = Config.from_toml(TINY, ["data.gain_db=0.0", "data.pitch_semitones=0.0"])
@@ -97,7 +96,9 @@ class TestCache:
         write_tone(tmp_path / "in" / "loud.wav", amplitude=4.0)
         write_tone(tmp_path / "same" / "soft.wav", amplitude=0.25)
         segments = [
-            Segments(open_cache(tmp_path / name, tmp_path / "cache", CONFIG), "train", CONFIG, augment=False)[0]
+            Segments(open_cache(tmp_path / name, tmp_path / "cache", CONFIG), "train", CONFIG, augment=False)[
+                0
+            ].waveform
             for name in ("in", "same")
         ]
         torch.testing.assert_close(*segments, atol=1e-4, rtol=0)
@@ -290,90 +291,6 @@ class TestSplits:
         self.splits(folder, validation_share=0.0)
         self.splits(folder, validation_share=0.5)
         assert len(list((tmp_path / "cache").glob("*.int16"))) == 1
-
-
-class TestSegments:
-    def test_a_segment_depends_on_seed_and_index_alone(self, cache) -> None:
-        config = with_data(gain_db=6.0, pitch_semitones=2.0)
-        segments = Segments(cache, "train", config, augment=True)
-        forwards = [segments[index] for index in range(6)]
-        again = Segments(cache, "train", config, augment=True)
-        for index in reversed(range(6)):
-            assert torch.equal(again[index], forwards[index])
-        training = config.training.model_copy(update={"seed": 1})
-        other = Segments(cache, "train", config.model_copy(update={"training": training}), augment=True)
-        assert not any(torch.equal(other[index], forwards[index]) for index in range(6))
-
-    def test_is_sent_to_a_worker_without_the_audio(self, cache) -> None:
-        segments = Segments(cache, "train", CONFIG, augment=True)
-        segments[0]
-        size = len(ForkingPickler.dumps(segments))
-        assert size < 10_000 < cache.audio.stat().st_size
-
-    def test_has_the_length_that_gives_whole_latent_frames(self, cache) -> None:
-        assert segment_samples(CONFIG) == len(Segments(cache, "train", CONFIG, augment=False)[0])
-        assert (segment_samples(CONFIG) - 2048) // 512 + 1 == 4 * 8
-
-    def test_every_second_is_equally_likely(self, tmp_path) -> None:
-        write_tone(tmp_path / "in" / "long.wav", seconds=3.0, frequency_hz=1000)
-        write_tone(tmp_path / "in" / "short.wav", seconds=1.0, frequency_hz=200)
-        cache = open_cache(tmp_path / "in", tmp_path / "cache", with_data(validation_share=0.0))
-        segments = Segments(cache, "train", CONFIG, augment=False)
-        crossings = [int((segments[index].diff(dim=0).sign().diff(dim=0) != 0).sum()) for index in range(400)]
-        long = sum(count > 400 for count in crossings)  # 1000 Hz turns 812 times in 0.41 s, 200 Hz 162 times
-        assert 300 - 3.5 * 8.7 < long < 300 + 3.5 * 8.7  # a binomial's standard deviation is 8.7
-
-    def test_all_are_at_the_models_level_whatever_the_files(self, tmp_path) -> None:
-        for name, amplitude in (("loud", 0.9), ("soft", 0.01)):
-            write_tone(tmp_path / "in" / f"{name}.wav", amplitude=amplitude)
-        cache = open_cache(tmp_path / "in", tmp_path / "cache", with_data(validation_share=0.0))
-        segments = Segments(cache, "train", CONFIG, augment=False)
-        for index in range(8):
-            assert rms_db(segments[index]) == pytest.approx(CONFIG.spectrogram.level_db, abs=0.1)
-
-    def test_gain_is_spread_evenly_over_its_range(self, cache) -> None:
-        segments = Segments(cache, "train", with_data(gain_db=6.0), augment=True)
-        gains = [rms_db(segments[index]) - CONFIG.spectrogram.level_db for index in range(100)]
-        assert -6.1 < min(gains) < -5 and 5 < max(gains) < 6.1
-        assert abs(np.mean(gains)) < 1.2  # 3.5 standard deviations of the mean of 100
-
-    def test_two_semitones_up_make_494_hz_of_440(self, tmp_path, monkeypatch) -> None:
-        write_tone(tmp_path / "in" / "a.wav", frequency_hz=440)
-        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
-        segments = Segments(cache, "train", CONFIG, augment=True)
-        for semitones, expected in ((2.0, 493.883), (-3.0, 369.994), (0.0, 440.0)):
-            monkeypatch.setattr(segments, "_augmentation", lambda random, shift=semitones: (shift, 0.0))
-            assert frequency_of(segments[0]) == pytest.approx(expected, abs=0.2)
-            assert len(segments[0]) == segment_samples(CONFIG)
-
-    def test_pitch_share_and_range(self, cache) -> None:
-        segments = Segments(cache, "train", with_data(pitch_semitones=3.0, pitch_share=0.5), augment=True)
-        shifts = [segments._augmentation(np.random.default_rng([0, index]))[0] for index in range(400)]
-        assert 165 < sum(shift != 0 for shift in shifts) < 235  # 3.5 standard deviations of 10
-        assert -3 < min(shifts) < -2.8 and 2.8 < max(shifts) < 3
-
-    def test_a_file_too_short_for_the_shift_is_shifted_less(self, tmp_path, monkeypatch) -> None:
-        write_tone(tmp_path / "in" / "a.wav", seconds=(segment_samples(CONFIG) + 10) / SECOND)
-        cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
-        segments = Segments(cache, "train", CONFIG, augment=True)
-        monkeypatch.setattr(segments, "_augmentation", lambda random: (12.0, 0.0))
-        assert frequency_of(segments[0]) == pytest.approx(440, abs=1)
-
-
-class TestStepBatches:
-    def test_processes_share_each_step_and_no_index_comes_twice(self) -> None:
-        ranks = [list(StepBatches(0, 4, batch_size=3, rank=rank, world_size=2)) for rank in range(2)]
-        together = [first + second for first, second in zip(*ranks, strict=True)]
-        assert together == list(StepBatches(0, 4, batch_size=6, rank=0, world_size=1))
-        assert sorted(chain.from_iterable(together)) == list(range(24))
-
-    def test_a_resumed_run_goes_on_where_it_was(self) -> None:
-        whole = list(StepBatches(0, 9, batch_size=2, rank=1, world_size=3))
-        assert list(StepBatches(5, 9, batch_size=2, rank=1, world_size=3)) == whole[5:]
-
-    def test_a_finished_run_has_none_left(self) -> None:
-        batches = StepBatches(9, 5, batch_size=2, rank=0, world_size=1)
-        assert len(batches) == 0 and list(batches) == []
 
 
 def test_index_is_readable_json_that_names_every_file(cache) -> None:

@@ -10,8 +10,9 @@ import pytest
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.training import decoded
-from audiovae.training.data import Segments, open_cache
+from audiovae.training.data import open_cache
 from audiovae.training.decoded import DECODED_AUDIO, DECODED_INDEX, Source, drawing_lengths, top_folder
+from audiovae.training.segments import Segments
 
 TINY = Path(decoded.__file__).parents[1] / "configs" / "tiny.toml"
 SECONDS = {"music/train/a.opus": 2, "music/valid/b.opus": 2, "notes/train/c.flac": 6, "scores/train/d.flac": 10}
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def drawn(folder: Path, split: str, config: Config, *, count: int = 2000) -> dict[int, float]:
     """Share of the segments that came from each recording, by the value of its samples."""
     segments = Segments(open_cache(folder, folder / "none", config), split, config, augment=True)
-    values = Counter(round(float(segments[index][0]) * 32.767) for index in range(count))
+    values = Counter(round(float(segments[index].waveform[0]) * 32.767) for index in range(count))
     return {value: number / count for value, number in values.items()}
 
 
@@ -50,7 +51,7 @@ def test_is_read_in_place_with_the_splits_of_its_folders(folder: Path) -> None:
     assert [source.path for source in cache.split("valid")] == ["music/valid/b.opus"]
     assert len(cache.split("train")) == 3
     assert not (folder.parent / "cache").exists()
-    assert Segments(cache, "valid", config_of(), augment=False)[0][7] == np.float32(2000 / 32767)
+    assert Segments(cache, "valid", config_of(), augment=False)[0].waveform[7] == np.float32(2000 / 32767)
 
 
 def test_without_shares_every_second_is_equally_likely(folder: Path) -> None:

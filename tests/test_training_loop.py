@@ -35,10 +35,12 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.tensor_file import read_tensors, write_tensors
 from audiovae.training import components, loop, state, validation
 from audiovae.training import run as training_run
-from audiovae.training.data import Cache, Segments, open_cache
+from audiovae.training.data import Cache, open_cache
 from audiovae.training.encoded import fit_prior
 from audiovae.training.log import RunLog
-from audiovae.training.loop import AutoencodingStep, Progress, Trainer
+from audiovae.training.loop import Progress, Trainer
+from audiovae.training.passes import AutoencodingStep
+from audiovae.training.segments import Segment, Segments
 
 TINY = Path(components.__file__).parents[1] / "configs" / "tiny.toml"
 SHORT = ("training.steps=20", "training.validate_every=10")
@@ -154,10 +156,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     """Makes one segment of each of these steps NaN."""
     draw, size = Segments.__getitem__, config_of().training.batch_size
 
-    def poisoned(segments: Segments, index: int) -> torch.Tensor:
+    def poisoned(segments: Segments, index: int) -> Segment:
         segment = draw(segments, index)
-        bad = segments.augment is not None and index // size in steps and index % size == 1
-        return torch.full_like(segment, math.nan) if bad else segment
+        bad = segments.augment and index // size in steps and index % size == 1
+        return segment._replace(gain=segment.gain * math.nan) if bad else segment
 
     monkeypatch.setattr(Segments, "__getitem__", poisoned)
 
@@ -166,7 +168,7 @@ class TestTraining:
     def test_loss_falls_on_what_is_trained_and_on_what_is_held_out(self, cache, tmp_path, monkeypatch) -> None:
         """Without the principal components, which would leave the tiny model little to learn."""
         monkeypatch.setattr(loop, "fit_components", lambda vae, spectrogram, cache: None)
-        result = trainer_of(cache, tmp_path, "training.steps=120", "training.validate_every=60").train()
+        result = trainer_of(cache, tmp_path, "training.steps=120", "training.validate_every=20").train()
         losses = [row["loss"] for row in rows_of(tmp_path) if "loss" in row]
         assert losses[-1] < 0.75 * losses[0]
         errors = [row["validation"]["error_db"] for row in rows_of(tmp_path) if "validation" in row]
@@ -227,7 +229,8 @@ class TestTraining:
     def test_every_parameter_has_a_gradient_in_every_step(self, variational) -> None:
         """Else data-parallel training would wait for one for ever."""
         vae = VAE(config_of(f"model.variational={str(variational).lower()}"))
-        reconstruction, _, _ = AutoencodingStep(vae)(torch.randn(2, 1, 32, 16), torch.Generator().manual_seed(0))
+        noise = torch.randn(2, vae.config.model.latent_channels, 16 // vae.config.model.time_stride)
+        reconstruction, _, _ = AutoencodingStep(vae)(torch.randn(2, 1, 32, 16), noise)
         reconstruction.sum().backward()
         assert [name for name, parameter in vae.named_parameters() if parameter.grad is None] == []
 
@@ -650,6 +653,22 @@ def test_on_cuda_in_bf16_it_learns_what_the_cpu_learns(cache: Cache, whole_run: 
     assert result is not None
     assert result.error_db == pytest.approx(on_cpu["error_db"], abs=0.5)
     assert load_checkpoint(tmp_path / "model.safetensors").facts.step == 20
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("fresh_process")
+def test_on_cuda_a_recorded_pass_does_what_it_is_a_recording_of(cache: Cache, tmp_path: Path) -> None:
+    """Also as the weight of the KL rises, and as batches and noise change."""
+    rows = []
+    for name in ("recorded", "eager"):
+        trainer = trainer_of(cache, tmp_path / name, "training.log_every=1", device="cuda")
+        if name == "eager":
+            trainer.back = trainer._back
+        trainer.train()
+        rows.append([(row["loss"], row["level"], row["kl"]) for row in rows_of(tmp_path / name) if "loss" in row])
+    recorded, eager = (torch.tensor(one) for one in rows)
+    torch.testing.assert_close(recorded, eager, rtol=1e-3, atol=1e-4)
+    assert len(set(recorded[:, 0].tolist())) == 20
 
 
 @pytest.mark.gpu

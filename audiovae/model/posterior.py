@@ -20,8 +20,14 @@ class Posterior:
     logvar: Float[Tensor, "batch latent_channels latent_frames"]
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "batch latent_channels latent_frames"]:
-        """Draws latents by the reparameterisation z = mean + std * noise."""
+        """Draws latents."""
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return self.moved(noise)
+
+    def moved(
+        self, noise: Float[Tensor, "batch latent_channels latent_frames"]
+    ) -> Float[Tensor, "batch latent_channels latent_frames"]:
+        """Latents of standard normal noise, by the reparameterisation z = mean + std * noise."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def mode(self) -> Float[Tensor, "batch latent_channels latent_frames"]:

@@ -4,7 +4,8 @@ import torch
 
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
-from audiovae.training.data import Cache, Segments
+from audiovae.training.data import Cache
+from audiovae.training.segments import Segments
 
 PATCHES, PATCHES_OF_A_ROW = 48_000, 12
 """Patches that the covariance is estimated from: so many for each of its rows, but no more than 48,000."""
@@ -20,7 +21,7 @@ def fit_components(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> None:
     count = 0
     while count < min(PATCHES, PATCHES_OF_A_ROW * size):
         first = count // config.data.segment_latent_frames
-        waveform = torch.stack([segments[first + index] for index in range(8)])
+        waveform = torch.stack([segments[first + index].waveform for index in range(8)])
         target = spectrogram(waveform[:, None].to(spectrogram.window.device), center=False)
         patches = components.patches(target).flatten(0, 1).cpu()
         total += patches.sum(0)

@@ -1,4 +1,4 @@
-"""A folder of audio, decoded once into one memory-mapped file, from which segments are drawn at random."""
+"""A folder of audio, decoded once into one file that can be mapped into memory."""
 
 import hashlib
 import json
@@ -7,29 +7,23 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import soxr
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from audiovae.audio import AudioFile
 from audiovae.audio_folder import find_audio
 from audiovae.config import Config, DataConfig
 from audiovae.errors import InputError
 from audiovae.level import LevelMeter
-from audiovae.training.decoded import Source, drawing_lengths, is_decoded, open_decoded, sources_of, top_folder
+from audiovae.training.decoded import Source, is_decoded, open_decoded, sources_of, top_folder
 from audiovae.training.older_caches import Files, files_of, older_caches
 from audiovae.training.splits import with_splits
 
@@ -226,65 +220,3 @@ def segment_samples(config: Config, latent_frames: int | None = None) -> int:
     """Samples of a training segment: its frames, and the context of the first and the last of them."""
     frames = (latent_frames or config.data.segment_latent_frames) * config.model.time_stride
     return (frames - 1) * config.spectrogram.hop_length + config.spectrogram.n_fft
-
-
-class Segments(Dataset[Float[Tensor, "samples"]]):
-    """Random segments of a cache; segment ``i`` depends on the seed and ``i`` alone, never on what came before."""
-
-    def __init__(
-        self, cache: Cache, split: str, config: Config, *, augment: bool, latent_frames: int | None = None
-    ) -> None:
-        self.sources = cache.split(split)
-        self.samples = segment_samples(config, latent_frames)
-        self.level_db = config.spectrogram.level_db
-        self.augment: DataConfig | None = config.data if augment else None
-        self.seed = config.training.seed
-        self.ends = np.cumsum(drawing_lengths(self.sources, config.data.shares))
-        self.audio = cache.audio
-
-    def __getitem__(self, index: int) -> Float[Tensor, "samples"]:
-        random = np.random.default_rng([self.seed, index])
-        # Long files are drawn more often: every second of a folder's audio is equally likely.
-        source = self.sources[int(np.searchsorted(self.ends, random.integers(self.ends[-1]), side="right"))]
-        semitones, gain_db = self._augmentation(random)
-        wanted = min(round(self.samples * 2 ** (semitones / 12)), source.samples)
-        start = source.offset + int(random.integers(source.samples - wanted + 1))
-        segment = _memory_map(self.audio)[start : start + wanted].astype(np.float32) / 32767
-        if wanted != self.samples:
-            segment = _fit(soxr.resample(segment, wanted, self.samples, quality="LQ"), self.samples)
-        gain = 10 ** ((self.level_db - source.level_db + gain_db) / 20)
-        return torch.from_numpy(segment * np.float32(gain))
-
-    def _augmentation(self, random: np.random.Generator) -> tuple[float, float]:
-        """Semitones by which the segment will sound higher, and gain in dB."""
-        if self.augment is None:
-            return 0.0, 0.0
-        shifted = random.random() < self.augment.pitch_share
-        semitones = random.uniform(-1, 1) * self.augment.pitch_semitones if shifted else 0.0
-        return semitones, random.uniform(-1, 1) * self.augment.gain_db
-
-
-@lru_cache(maxsize=2)
-def _memory_map(audio: Path) -> np.memmap:
-    """Opened once in each process: as part of a data set, all of it would be copied to a spawned worker."""
-    return np.memmap(audio, dtype="<i2", mode="r")
-
-
-def _fit(samples: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(samples, (0, max(0, length - len(samples))))[:length]
-
-
-class StepBatches(Sampler[list[int]]):
-    """Indices of every step's batch from ``first_step`` on: a pure function of step and rank, so that a run resumes."""
-
-    def __init__(self, first_step: int, steps: int, *, batch_size: int, rank: int, world_size: int) -> None:
-        self.first_step, self.steps = first_step, steps
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-
-    def __len__(self) -> int:
-        return max(0, self.steps - self.first_step)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.first_step, self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))

@@ -10,7 +10,8 @@ from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
-from audiovae.training.data import Cache, Segments, segment_samples
+from audiovae.training.data import Cache, segment_samples
+from audiovae.training.segments import Segments
 
 PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
 """Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
@@ -76,7 +77,7 @@ def _encoded(
 ) -> Iterator[tuple[Float[Tensor, "batch 1 n_bands frames"], Posterior]]:
     device = spectrogram.window.device
     for first in range(0, count, BATCH):
-        waveform = torch.stack([segments[index] for index in range(first, min(first + BATCH, count))])
+        waveform = torch.stack([segments[index].waveform for index in range(first, min(first + BATCH, count))])
         with torch.inference_mode():
             target = spectrogram(waveform[:, None].to(device), center=False)
             posterior = vae.encode(target)

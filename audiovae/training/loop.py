@@ -23,11 +23,13 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.training import schedule
 from audiovae.training.adversary import Adversary
 from audiovae.training.components import fit_components
-from audiovae.training.data import Cache, Segments, StepBatches
+from audiovae.training.data import Cache
 from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, PRIOR_SEGMENTS, fit_prior
 from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import average, model_optimizer, step_if_finite
+from audiovae.training.passes import AutoencodingStep, RecordedPass
+from audiovae.training.segments import Segments, StepBatches, by_pitch, spectrograms
 from audiovae.training.state import Parts, Position, load_state, save_state
 from audiovae.training.validation import Validation, validate
 
@@ -52,20 +54,6 @@ def is_cpu(device: str) -> bool:
     return device == "cpu" or not torch.cuda.is_available()
 
 
-class AutoencodingStep(nn.Module):
-    """Spectrogram to reconstruction and posterior in one call, which is what data-parallel wrapping needs."""
-
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns reconstruction, mean and logvar."""
-        posterior = self.vae.encode(target)
-        latents = posterior.sample(generator) if self.vae.config.model.variational else posterior.mode()
-        return self.vae.decode(latents), posterior.mean, posterior.logvar
-
-
 class Trainer:
     """One run in a folder: a log, the newest state and the newest model. Under ``torchrun``, one of its processes."""
 
@@ -81,6 +69,9 @@ class Trainer:
         self.step_module = self.accelerator.prepare_model(AutoencodingStep(self.vae))
         playing = config.training.adversarial_weight > 0
         self.adversary = Adversary(config.training, self.spectrogram, self.accelerator) if playing else None
+        alone = self.accelerator.num_processes == 1 and not playing
+        recorded = alone and self.accelerator.device.type == "cuda"
+        self.back = RecordedPass(self.vae, self._back) if recorded else self._back
         self.position = Position()
         self.tunes = False
 
@@ -125,8 +116,8 @@ class Trainer:
     ) -> Validation | None:
         training, result, unheard = self.config.training, None, False
         with closing(self._batches()) as batches:
-            for waveform in batches:
-                losses = self._step(waveform)
+            for target in batches:
+                losses = self._step(target)
                 if log and self._due(training.log_every):
                     unheard = not _told(watch, self._log(log, losses))
                 if self._due(training.validate_every):
@@ -160,8 +151,8 @@ class Trainer:
         every = self.config.training.checkpoint_every
         return f"{message}; --resume {self.run} continues from the last state saved (every {every} steps)"
 
-    def _batches(self) -> Generator[Float[Tensor, "batch samples"], None, None]:
-        """This process's share of every step from the current one on."""
+    def _batches(self) -> Generator[Float[Tensor, "batch 1 n_bands frames"], None, None]:
+        """This process's share of every step from the current one on, as spectrograms."""
         training, accelerator, workers = self.config.training, self.accelerator, self.config.data.workers
         loader = DataLoader(
             Segments(self.cache, "train", self.config, augment=True),
@@ -172,6 +163,7 @@ class Trainer:
                 rank=accelerator.process_index,
                 world_size=accelerator.num_processes,
             ),
+            collate_fn=by_pitch,
             num_workers=workers,
             # A fork would copy locks that torch's, TensorBoard's or CUDA's threads may hold at that moment.
             multiprocessing_context="spawn" if workers else None,
@@ -179,40 +171,51 @@ class Trainer:
         )
         with children_deaf():
             batches = iter(loader)
-        for waveform in batches:
-            yield waveform.to(accelerator.device, non_blocking=True)
+        for batch in batches:
+            yield spectrograms(batch, self.spectrogram)
 
-    def _step(self, waveform: Float[Tensor, "batch samples"]) -> Losses:
+    def _step(self, target: Float[Tensor, "batch 1 n_bands frames"]) -> Losses:
         """Forward, backward (which averages the gradients of all processes), and an optimizer step if all is finite."""
         training, step = self.config.training, self.position.step
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, training)
-        target = self.spectrogram(waveform[:, None], center=False)
-        with self.accelerator.autocast():
-            reconstruction, mean, logvar = self.step_module(target, self._noise(step))
-        losses = training_losses(
-            reconstruction,
-            target,
-            Posterior(mean, logvar) if self.config.model.variational else None,
-            beta=schedule.beta(step, training),
-            training=training,
-            spectrogram=self.spectrogram,
-        )
-        loss = losses.total
-        if self.adversary:
-            loss = self.adversary.joined(loss, reconstruction, target, step=step)
-        self.accelerator.backward(loss)
+        beta = torch.full((), schedule.beta(step, training), device=target.device)
+        losses = self.back(target, self._noise(len(target)), beta)
         finite = step_if_finite([self.optimizer], self.vae, clip=training.gradient_clip)
         if finite:
             average(self.ema, self.vae, decay=schedule.ema_decay(step, training))
         self._advance(finite=finite)
+        return losses
+
+    def _back(self, target: Tensor, noise: Tensor, beta: Tensor) -> Losses:
+        """Losses of a batch, and their gradients."""
+        with self.accelerator.autocast():
+            reconstruction, mean, logvar = self.step_module(target, noise)
+        losses = training_losses(
+            reconstruction,
+            target,
+            Posterior(mean, logvar) if self.config.model.variational else None,
+            beta=beta,
+            training=self.config.training,
+            spectrogram=self.spectrogram,
+        )
+        loss = losses.total
+        if self.adversary:
+            loss = self.adversary.joined(loss, reconstruction, target, step=self.position.step)
+        self.accelerator.backward(loss)
         return losses.detached()
 
-    def _noise(self, step: int) -> torch.Generator:
-        """Posterior noise is a function of seed, step and process, so that a resumed run draws the same."""
-        accelerator = self.accelerator
-        number = step * accelerator.num_processes + accelerator.process_index
-        return torch.Generator(accelerator.device).manual_seed(((self.config.training.seed << 40) + number) % 2**64)
+    def _noise(self, batch_size: int) -> Float[Tensor, "batch latent_channels latent_frames"]:
+        """Posterior noise is a function of seed, step and process, so that a resumed run draws the same. A plain
+        autoencoder has none."""
+        accelerator, model = self.accelerator, self.config.model
+        shape = batch_size, model.latent_channels, self.config.data.segment_latent_frames
+        if not model.variational:
+            return torch.zeros(shape, device=accelerator.device)
+        number = self.position.step * accelerator.num_processes + accelerator.process_index
+        seed = ((self.config.training.seed << 40) + number) % 2**64
+        generator = torch.Generator(accelerator.device).manual_seed(seed)
+        return torch.randn(shape, generator=generator, device=accelerator.device)
 
     def _advance(self, *, finite: bool) -> None:
         """Every process sees the same averaged gradients, so all of them skip, and give up, at the same step."""

@@ -9,14 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.config import TrainingConfig
+from audiovae.evaluation.log_mel import N_MELS, mel_bank
+from audiovae.looping import TINY
 from audiovae.model.posterior import Posterior
 from audiovae.model.principal_components import heard_smoothing
 from audiovae.spectrogram import Spectrogram, mean_error_db
 
 RESOLUTIONS = (2, 4, 8)
 """Bands and frames to a side of the squares that the multi-resolution loss averages over."""
-LOG_FLOOR = 1e-4
-"""Amplitude that the logarithmic loss starts from: 80 dB below full scale."""
+LOG_FLOOR = 1e-5
+"""Amplitude that the logarithmic loss starts from: 100 dB below full scale."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def training_losses(
     target: Float[Tensor, "batch 1 n_bands frames"],
     posterior: Posterior | None,
     *,
-    beta: float,
+    beta: float | Float[Tensor, ""],
     training: TrainingConfig,
     spectrogram: Spectrogram,
 ) -> Losses:
@@ -55,7 +57,7 @@ def training_losses(
     level, difference = error.abs().mean(), difference_loss(error)
     made, true = spectrogram.denormalise(reconstruction), spectrogram.denormalise(target)
     convergence = spectral_convergence(made, true)
-    multi_resolution, log = multi_resolution_loss(made, true, spectrogram), log_loss(made, true)
+    multi_resolution, log = multi_resolution_loss(made, true, spectrogram), log_loss(made, true, spectrogram)
     with torch.no_grad():
         error_db = mean_error_db(reconstruction, target, spectrogram.config)
     total = level + training.difference_weight * difference + training.convergence_weight * convergence
@@ -89,13 +91,26 @@ def difference_loss(error: Float[Tensor, "batch 1 n_bands frames"]) -> Float[Ten
 
 
 def log_loss(
-    reconstruction: Float[Tensor, "batch 1 n_bands frames"], target: Float[Tensor, "batch 1 n_bands frames"]
+    reconstruction: Float[Tensor, "batch 1 n_bands frames"],
+    target: Float[Tensor, "batch 1 n_bands frames"],
+    spectrogram: Spectrogram,
 ) -> Float[Tensor, ""]:
-    """Mean absolute error of linear magnitudes of pairs of bands, in units of 20 dB: soft ones count as loud ones."""
-    made, true = (
-        (functional.avg_pool2d(bands, (2, 1), ceil_mode=True) + LOG_FLOOR).log10() for bands in (reconstruction, target)
-    )
+    """Mean absolute error of 128 mel bands of linear magnitudes, in units of 20 dB: soft ones count as loud ones.
+
+    Mel bands are about as wide as what the ear tells apart, so it matters little how a band's energy lies in it.
+    """
+    made, true = ((_mels_of_bands(spectrogram) @ bands + LOG_FLOOR).log10() for bands in (reconstruction, target))
     return (made - true).abs().mean()
+
+
+@lru_cache(maxsize=4)
+def _mels_of_bands(spectrogram: Spectrogram) -> Float[Tensor, "mels n_bands"]:
+    """Weighted means of bands: the filters of a mel bank, on magnitudes that lie between the bands' as on a line."""
+    config = spectrogram.config
+    bank = mel_bank(sample_rate=config.sample_rate, n_fft=config.n_fft, n_mels=N_MELS).to(spectrogram.bank.filters)
+    between = spectrogram.bank.filters / spectrogram.bank.column_sum.clamp_min(TINY)
+    mels = bank @ between.mT
+    return mels / mels.sum(1, keepdim=True).clamp_min(TINY)
 
 
 def spectral_convergence(

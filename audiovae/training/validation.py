@@ -12,8 +12,9 @@ from audiovae.griffin_lim import griffin_lim
 from audiovae.model.posterior import ACTIVE_VARIANCE
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram, mean_error_db
-from audiovae.training.data import Cache, Segments
+from audiovae.training.data import Cache
 from audiovae.training.encoded import encode_segments
+from audiovae.training.segments import Segments
 
 SEGMENTS = 64
 EXAMPLES, EXAMPLE_ITERATIONS = 4, 16

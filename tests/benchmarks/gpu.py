@@ -2,8 +2,8 @@
 
     python tests/benchmarks/gpu.py [--checkpoint FILE] [--skip encoding training] [--profile]
 
-Times are medians, of CUDA events where only the card works. A training step is the trainer's own, on a batch that is
-there already; its operations are counted by torch, three times those of the model's forward pass. *From memory* is
+Times are medians, of CUDA events where only the card works. A training step is the trainer's own, on spectrograms that
+are there already; its operations are counted by torch, three times those of the model's forward pass. *From memory* is
 what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back. ``--profile`` lists the
 operations of a training step by the time that the card spends in them.
 """
@@ -116,22 +116,26 @@ def trainer_of(batch: int, precision: str, folder: Path) -> tuple[Trainer, torch
     config = Config.from_toml(CONFIGS / "large.toml", settings)
     AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
     trainer = Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
-    return trainer, 0.1 * torch.randn(batch, segment_samples(config), device="cuda")
+    waveform = 0.1 * torch.randn(batch, 1, segment_samples(config), device="cuda")
+    return trainer, trainer.spectrogram(waveform, center=False)
 
 
 def training_rows(card: Card, folder: Path) -> Iterator[list[str]]:
     for batch in BATCHES:
-        for precision, way in (("no", "float32"), ("bf16", "bf16"), ("bf16", "bf16, compiled")):
-            trainer, waveform = trainer_of(batch, precision, folder)
-            if way.endswith("compiled"):
+        for way in ("float32", "bf16, not recorded", "bf16", "bf16, compiled"):
+            precision = "no" if way == "float32" else "bf16"
+            trainer, target = trainer_of(batch, precision, folder)
+            if way == "bf16, not recorded":
+                trainer.back = trainer._back
+            if way == "bf16, compiled":
                 trainer.step_module = torch.compile(trainer.step_module)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
-                trainer.vae.decode(trainer.vae.encode(trainer.spectrogram(waveform[:2, None], center=False)).mean)
+                trainer.vae.decode(trainer.vae.encode(target[:2]).mean)
             torch.cuda.reset_peak_memory_stats()
-            seconds = card_seconds(lambda trainer=trainer, waveform=waveform: trainer._step(waveform), runs=20)
+            seconds = card_seconds(lambda trainer=trainer, target=target: trainer._step(target), runs=20)
             tflops = 3 * counter.get_total_flops() * batch / 2 / seconds / 1e12
             share = 100 * tflops / (card.tf32_tflops if precision == "no" else card.bf16_tflops)
-            heard = waveform.numel() / trainer.config.spectrogram.sample_rate / seconds
+            heard = batch * trainer.config.data.segment_latent_frames / trainer.config.latent_rate / seconds
             memory_gb = torch.cuda.max_memory_allocated() / 1e9
             figures = f"{1 / seconds:.1f}", f"{heard:,.0f}", f"{tflops:.1f}", f"{share:.1f}", f"{memory_gb:.1f}"
             print(batch, way, *figures, flush=True)
@@ -140,12 +144,13 @@ def training_rows(card: Card, folder: Path) -> Iterator[list[str]]:
 
 def profile(folder: Path) -> str:
     """Where a step's time on the card goes."""
-    trainer, waveform = trainer_of(64, "bf16", folder)
+    trainer, target = trainer_of(64, "bf16", folder)
+    trainer.back = trainer._back
     for _ in range(5):
-        trainer._step(waveform)
+        trainer._step(target)
     with torch.profiler.profile(record_shapes=True) as profiler:
         for _ in range(5):
-            trainer._step(waveform)
+            trainer._step(target)
         torch.cuda.synchronize()
     return profiler.key_averages(group_by_input_shape=True).table(sort_by="self_cuda_time_total", row_limit=25)
 
