@@ -6,6 +6,11 @@ There `python3 corpus.pyz OUT` unpacks and renders it (see unpack.py). The file 
 on Linux, SoundFonts, MIDI files, and real music as Opus: as many excerpts of a corpus that music.py made as fit, of its
 train split and, one in twenty, its valid split, taken from each track in turn. Its test split never travels.
 Needs numpy, soundfile, soxr and, the first time, pip and the package index.
+
+    python data/bundle.py more.pyz --music corpus/music --after corpus.pyz
+
+makes a second one, which holds only music, that which the first has no room for: where both arrive, one after the
+other, `python3 corpus.pyz OUT --more more.pyz` unpacks and renders both.
 """
 
 import argparse
@@ -129,8 +134,7 @@ class Bundle:
     def size_with(self, name: str = "", length: int = 0) -> int:
         """Bytes of the whole once it is closed, with one more file of a length that is stored as it is."""
         entries = [*(entry.filename for entry in self.archive.filelist), name]
-        end = self.archive.filelist[-1]
-        written = end.header_offset + len(end.FileHeader()) + end.compress_size
+        written = sum(len(entry.FileHeader()) + entry.compress_size for entry in self.archive.filelist)
         return written + sum(DIRECTORY_BYTES + len(entry) for entry in entries) + HEADER_BYTES + length
 
 
@@ -148,16 +152,17 @@ def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]
 
 def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
     """Write the bundle to a path, and return what is in it, in words. Raises InputError where that does not fit."""
-    rows = choose(read_rows(options.music / "manifest.jsonl"))
+    before = manifest_of(options.after) if options.after else ""
+    rows = rest(choose(read_rows(options.music / "manifest.jsonl")), before)
     if not rows:
-        raise InputError(f"{options.music}: has no manifest of music.py")
+        raise InputError(f"{options.music}: has no manifest of music.py, or nothing that isn't in {options.after}")
     limit = round(options.limit_mib * 2**20)
     with zipfile.ZipFile(path, "w") as archive:
         bundle = Bundle(archive)
-        for name, content, packed in fixed_parts(options):
+        for name, content, packed in () if options.after else fixed_parts(options):
             bundle.add(name, content, packed=packed)
         fixed = bundle.size_with()
-        carried = _add_music(bundle, rows, options, pool, limit)
+        carried = _add_music(bundle, rows, options, pool, limit, before)
     if not carried:
         raise InputError(
             f"{options.out}: code, wheels, MIDI and SoundFonts take {fixed / 2**20:.1f} MiB: "
@@ -167,12 +172,34 @@ def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
     return f"{len(carried)} excerpts of music, {minutes:.0f} min, beside {fixed / 2**20:.1f} MiB of the rest"
 
 
-def _add_music(bundle: Bundle, rows: list[Row], options: argparse.Namespace, pool: Executor, limit: int) -> list[Row]:
+def manifest_of(bundle: Path) -> str:
+    """What music a bundle has. Raises InputError if it is none."""
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            return archive.read(MANIFEST).decode()
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{bundle}: not a bundle: {error}") from error
+
+
+def rest(rows: Sequence[Row], manifest: str) -> list[Row]:
+    """The excerpts that no row of a manifest is of."""
+    there = {json.loads(line)["file"] for line in manifest.splitlines()}
+    return [row for row in rows if name_of(row) not in there]
+
+
+def name_of(row: Row) -> str:
+    """An excerpt's file in the bundle's music."""
+    return Path(row["file"]).with_suffix(".opus").as_posix()
+
+
+def _add_music(
+    bundle: Bundle, rows: list[Row], options: argparse.Namespace, pool: Executor, limit: int, manifest: str
+) -> list[Row]:
     """Add excerpts until the next one, with its row in the manifest, would exceed the limit; then the manifest."""
-    carried, manifest = [], ""
+    carried = []
     encode = partial(opus, options.music, options.kbps)
     for row, content in in_order(pool, encode, rows, ahead=EXCERPTS_AHEAD):
-        name = Path(row["file"]).with_suffix(".opus").as_posix()
+        name = name_of(row)
         line = json.dumps(row | {"file": name, "opus_kbps": options.kbps}) + "\n"
         beside = len(manifest) + len(line) + HEADER_BYTES + DIRECTORY_BYTES + 2 * len(MANIFEST)
         if bundle.size_with(f"music/{name}", len(f"music/{name}") + len(content)) + beside > limit:
@@ -188,20 +215,25 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT.pyz")
     parser.add_argument("--music", type=Path, required=True, metavar="DIR", help="a corpus that music.py made")
-    parser.add_argument("--midi", type=Path, required=True, help="a folder or .tgz of .mid files")
-    parser.add_argument("--fonts", type=Path, nargs="+", required=True, metavar="SOUNDFONT")
+    parser.add_argument("--midi", type=Path, help="a folder or .tgz of .mid files")
+    parser.add_argument("--fonts", type=Path, nargs="+", default=[], metavar="SOUNDFONT")
+    parser.add_argument("--after", type=Path, metavar="FIRST.pyz", help="only music, such as this bundle doesn't have")
     parser.add_argument("--wheels", type=Path, default=Path("wheels"), metavar="DIR", help="filled if empty (wheels)")
     parser.add_argument("--kbps", type=float, default=48.0, help="of the music (default 48)")
     parser.add_argument("--limit-mib", type=float, default=64.0, help="the bundle's largest size (default 64)")
     parser.add_argument("--jobs", type=int, default=2, help="threads (default 2)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.after and not (options.midi and options.fonts):
+        parser.error("--midi and --fonts are needed, or --after")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     try:
-        options.wheels.mkdir(parents=True, exist_ok=True)
-        fetch_wheels(options.wheels)
+        if not options.after:
+            options.wheels.mkdir(parents=True, exist_ok=True)
+            fetch_wheels(options.wheels)
         with ThreadPoolExecutor(options.jobs) as pool, whole_file(options.out, force=True) as temporary:
             words = write(temporary, options, pool)
         for font in options.fonts:

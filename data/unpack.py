@@ -2,6 +2,7 @@
 
 Makes OUT/bundle (what travelled), OUT/environment.sh (where Python finds audiovae and the packages that this
 machine lacks) and, in OUT, the corpus: `. OUT/environment.sh && python3 -m audiovae train base --data OUT --out RUN`.
+`--more MORE.pyz` adds the music of a second bundle (bundle.py --after).
 Needs no network. A run that was killed goes on where it was. This file lies in the bundle as its __main__.py.
 """
 
@@ -18,16 +19,20 @@ from pathlib import Path
 CHECKSUM = "bundle.sha256"
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack under a temporary name, so that a folder that exists is whole; nothing is done if it is this bundle's."""
-    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+def unpack(archives: list[Path], folder: Path) -> None:
+    """Unpack under a temporary name, so that a folder that exists is whole; nothing is done if it is these bundles'.
+
+    The manifest of a later bundle has the rows of those before it too, and takes its place.
+    """
+    checksum = "\n".join(hashlib.sha256(archive.read_bytes()).hexdigest() for archive in archives)
     if (folder / CHECKSUM).exists() and (folder / CHECKSUM).read_text() == checksum:
         return
     partial = folder.with_name("bundle.part")
     for old in (folder, partial):
         shutil.rmtree(old, ignore_errors=True)
-    with zipfile.ZipFile(archive) as members:
-        members.extractall(partial)
+    for archive in archives:
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(partial)
     (partial / CHECKSUM).write_text(checksum)
     partial.rename(folder)
 
@@ -58,7 +63,12 @@ def main(archive: Path, arguments: list[str]) -> None:
     out = Path(arguments[0])
     out.mkdir(parents=True, exist_ok=True)
     bundle = (out / "bundle").absolute()
-    unpack(archive, bundle)
+    archives = [archive]
+    while "--more" in arguments[1:-1]:
+        at = arguments.index("--more")
+        archives.append(Path(arguments[at + 1]))
+        del arguments[at : at + 2]
+    unpack(archives, bundle)
     install(sorted((bundle / "wheels").glob("*.whl")), bundle / "site")
     path = os.pathsep.join([str(bundle / "code"), str(bundle / "site")])
     (out / "environment.sh").write_text(f"export PYTHONPATH='{path}'\n")

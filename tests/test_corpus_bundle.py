@@ -175,6 +175,39 @@ def test_bundle_never_exceeds_its_limit_and_holds_what_fits(inputs: list[str], b
             assert sum(name.endswith(".opus") for name in archive.namelist()) == 3
 
 
+def test_a_second_bundle_brings_the_music_that_the_first_has_no_room_for(
+    inputs: list[str], bundle: Path, tmp_path: Path
+) -> None:
+    import bundle as recipe
+    import unpack
+
+    first, second = tmp_path / "first.pyz", tmp_path / "second.pyz"
+    recipe.main([str(first), *inputs, "--limit-mib", str((bundle.stat().st_size - 1) / 2**20)])
+    after = ["--music", inputs[1], "--after", str(first)]
+    recipe.main([str(second), *after])
+    with zipfile.ZipFile(second) as archive:
+        names = archive.namelist()
+    assert len(names) == 2 and names[0].endswith(".opus") and names[1] == "music/manifest.jsonl"
+    unpack.unpack([first, second], tmp_path / "both")
+    unpack.unpack([bundle], tmp_path / "whole")
+    for path in (tmp_path / "whole" / "music").rglob("*.*"):
+        there = tmp_path / "both" / path.relative_to(tmp_path / "whole")
+        assert there.exists() if path.suffix == ".opus" else there.read_bytes() == path.read_bytes()
+    with pytest.raises(SystemExit, match=f"nothing that isn't in {bundle}"):
+        recipe.main([str(tmp_path / "third.pyz"), "--music", inputs[1], "--after", str(bundle)])
+
+
+def test_a_second_bundle_is_rendered_with_the_first(inputs: list[str], bundle: Path, tmp_path: Path) -> None:
+    import bundle as recipe
+
+    first, second = tmp_path / "first.pyz", tmp_path / "second.pyz"
+    recipe.main([str(first), *inputs, "--limit-mib", str((bundle.stat().st_size - 1) / 2**20)])
+    recipe.main([str(second), "--music", inputs[1], "--after", str(first)])
+    result = unpack_and_render(first, tmp_path / "corpus", "--more", str(second))
+    assert result.returncode == 0, result.stderr
+    assert sum(row["file"].startswith("music/") for row in rows_of(tmp_path / "corpus")) == 4
+
+
 def test_bundle_that_has_no_room_for_music_is_refused_in_one_line(inputs: list[str], tmp_path: Path) -> None:
     import bundle as recipe
 
@@ -261,12 +294,12 @@ def test_what_is_unpacked_is_not_unpacked_again_but_another_bundle_is(
 ) -> None:
     import unpack
 
-    unpack.unpack(bundle, tmp_path / "bundle")
+    unpack.unpack([bundle], tmp_path / "bundle")
     (tmp_path / "bundle" / "midi.tgz").write_bytes(b"mine")
-    unpack.unpack(bundle, tmp_path / "bundle")
+    unpack.unpack([bundle], tmp_path / "bundle")
     assert (tmp_path / "bundle" / "midi.tgz").read_bytes() == b"mine"
     (tmp_path / "bundle" / "bundle.sha256").write_text("another's")
-    unpack.unpack(bundle, tmp_path / "bundle")
+    unpack.unpack([bundle], tmp_path / "bundle")
     with zipfile.ZipFile(bundle) as archive:
         assert (tmp_path / "bundle" / "midi.tgz").read_bytes() == archive.read("midi.tgz")
 
