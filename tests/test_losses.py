@@ -13,6 +13,7 @@ from audiovae.training.losses import (
     difference_loss,
     heard,
     log_loss,
+    mel_error_db,
     multi_resolution_loss,
     spectral_convergence,
     training_losses,
@@ -136,6 +137,8 @@ def test_the_logarithmic_loss_counts_soft_bands_as_loud_ones(spectrogram) -> Non
         louder[:, :, half] *= 10 ** (6 / 20)
         wrong.append(float(log_loss(louder, true, spectrogram)))
     assert sum(wrong) == pytest.approx(6 / 20, rel=0.03)
+    made = true * 10 ** (6 / 20)
+    assert mel_error_db(*map(spectrogram.normalise, (made, true)), spectrogram) == pytest.approx(6, rel=0.01)
     assert log_loss(true, true, spectrogram) == 0
 
 

@@ -212,7 +212,9 @@ class TestTraining:
         board.Reload()
         tags = board.Tags()
         assert {f"training/{name}" for name in rows_of(whole_run)[0].keys() - {"step"}} < set(tags["scalars"])
-        assert {"validation/error_db", "validation/kl", "validation/active_units"} < set(tags["scalars"])
+        assert {"validation/error_db", "validation/mel_error_db", "validation/kl", "validation/active_units"} < set(
+            tags["scalars"]
+        )
         assert [event.step for event in board.Scalars("training/loss")] == [5, 10, 15, 20]
         assert {"target/0", "reconstruction/3"} < set(tags["images"]) and {"target/0", "target/3"} < set(tags["audio"])
         assert tags["histograms"] == ["validation/channel_kl"]

@@ -237,7 +237,8 @@ def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
         report.finish(f"{run.folder}: at step {outcome.step} already, nothing left to do", facts)
     else:
         data = "held-out" if last.held_out else "training"
-        report.finish(f"wrote {model}: step {outcome.step}, error on {data} audio {last.error_db:.2f} dB", facts)
+        errors = f"error on {data} audio {last.mel_error_db:.2f} dB in mels, {last.error_db:.2f} in bands"
+        report.finish(f"wrote {model}: step {outcome.step}, {errors}", facts)
 
 
 def _facts(loaded: "Checkpoint") -> dict[str, Any]:

@@ -251,7 +251,8 @@ class Trainer:
             return None
         step = self.position.step
         validation = validate(self.ema, self.spectrogram, self.cache, log.board, step=step)
-        curves = {f"validation/{name}": float(getattr(validation, name)) for name in ("error_db", "active_units", "kl")}
+        names = ("error_db", "mel_error_db", "active_units", "kl")
+        curves = {f"validation/{name}": float(getattr(validation, name)) for name in names}
         log.write(step, {"validation": asdict(validation) | {"collapsed": validation.collapsed}}, curves=curves)
         log.board.flush()
         if validation.collapsed:
@@ -260,7 +261,11 @@ class Trainer:
                 "active, the posterior is collapsing: lower training.beta, or raise training.free_bits"
             )
         segments = LAST_PRIOR_SEGMENTS if step == self.config.training.steps else PRIOR_SEGMENTS
-        metrics = {"validation_error_db": validation.error_db, "active_units": float(validation.active_units)}
+        metrics = {
+            "validation_error_db": validation.error_db,
+            "validation_mel_error_db": validation.mel_error_db,
+            "active_units": float(validation.active_units),
+        }
         save_checkpoint(
             self.run / MODEL_FILE,
             model=self.ema,

@@ -103,6 +103,15 @@ def log_loss(
     return (made - true).abs().mean()
 
 
+def mel_error_db(
+    reconstruction: Float[Tensor, "batch 1 n_bands frames"],
+    target: Float[Tensor, "batch 1 n_bands frames"],
+    spectrogram: Spectrogram,
+) -> float:
+    """What ``log_loss`` says of normalised spectrograms, in dB: near the log-mel error before a phase is made up."""
+    return 20 * float(log_loss(spectrogram.denormalise(reconstruction), spectrogram.denormalise(target), spectrogram))
+
+
 @lru_cache(maxsize=4)
 def _mels_of_bands(spectrogram: Spectrogram) -> Float[Tensor, "mels n_bands"]:
     """Weighted means of bands: the filters of a mel bank, on magnitudes that lie between the bands' as on a line."""

@@ -14,6 +14,7 @@ from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram, mean_error_db
 from audiovae.training.data import Cache
 from audiovae.training.encoded import encode_segments
+from audiovae.training.losses import mel_error_db
 from audiovae.training.segments import Segments
 
 SEGMENTS = 64
@@ -28,6 +29,8 @@ class Validation:
 
     error_db: float
     """Mean absolute error of the bands in dB."""
+    mel_error_db: float
+    """The same of mels, which are about as wide as what is heard."""
     kl: float
     """Nats a latent frame; 0 for a plain autoencoder."""
     channel_kl: tuple[float, ...]
@@ -60,6 +63,7 @@ def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWri
         _show(board, name, sounds[:EXAMPLES], step=step, spectrogram=spectrogram)
     return Validation(
         error_db=float(mean_error_db(reconstruction, target, spectrogram.config)),
+        mel_error_db=mel_error_db(reconstruction, target, spectrogram),
         kl=sum(channel_kl, start=0.0),
         channel_kl=tuple(channel_kl),
         active_units=int((variance > ACTIVE_VARIANCE).sum()),

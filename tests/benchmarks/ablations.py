@@ -4,12 +4,12 @@
         [--write DOCUMENT] [--block ablations]
 
 Each RUN is a folder that `audiovae train` made. A row of the block says in which settings the run differs from the
-first one, and its last validation: mean absolute error of the bands in dB on held-out audio (no Griffin-Lim), KL and
-active channels. Some losses make that error small, others give a little of it up for sharpness: with --clips, the row
-goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last row is
-what no model can exceed. They are kept in --out: run again, it measures only what is new. Rows of `curve` are the way
-of one run: hours of audio heard, the mean error in training since the row before (of augmented segments), and the error
-on held-out audio where it was measured.
+first one, and its last validation: mean absolute errors of bands and mels in dB on held-out audio (no Griffin-Lim), KL
+and active channels. Some losses make these errors small, others give a little of them up for sharpness: with --clips,
+the row goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last
+row is what no model can exceed. They are kept in --out: run again, it measures only what is new. Rows of `curve` are
+the way of one run: hours of audio heard, the mean errors in training since the row before (of augmented segments), and
+those on held-out audio where they were measured.
 """
 
 import argparse
@@ -33,7 +33,9 @@ from audiovae.evaluation.tables import RECONSTRUCTION
 
 MODEL = "model"
 TENTHS, FEW_VALIDATIONS = 10, 4
-HEADS = ["run", "what differs from the first", "steps", "held-out error, dB", "KL, nats a latent frame", "active"]
+HELD_OUT = ["held-out error of bands, dB", "held-out error of mels, dB"]
+HEADS = ["run", "what differs from the first", "steps", *HELD_OUT, "KL, nats a latent frame", "active"]
+CURVE_HEADS = ["error of bands in training, dB", HELD_OUT[0], "error of mels in training, dB", HELD_OUT[1]]
 MEASURES = ("zimtohrli_mos", "spectral_convergence_db", "log_spectral_distance_db")
 SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), "FD-MFCC ↓"]
 
@@ -72,10 +74,18 @@ def curve(run: Path) -> str:
     tenths = {last * number // TENTHS for number in range(1, TENTHS + 1)} if len(held_out) < FEW_VALIDATIONS else set()
     rows = []
     for before, step in pairwise([0, *sorted(held_out.keys() | tenths)]):
-        errors = [one["error_db"] for one in logged if "error_db" in one and before < one["step"] <= step]
-        validated = f"{held_out[step]['error_db']:.3f}" if step in held_out else ""
-        rows.append([str(step), f"{step * hours:.1f}", f"{mean(errors):.3f}" if errors else "", validated])
-    return table(["step", "hours of audio heard", "error in training, dB", "held-out error, dB"], rows)
+        since = [one for one in logged if "error_db" in one and before < one["step"] <= step]
+        bands = f"{mean(one['error_db'] for one in since):.3f}" if since else ""
+        mels = f"{mean(20 * one['log'] for one in since):.3f}" if since else ""
+        validated = held_out_errors(held_out.get(step, {}))
+        rows.append([str(step), f"{step * hours:.1f}", bands, validated[0], mels, validated[1]])
+    return table(["step", "hours of audio heard", *CURVE_HEADS], rows)
+
+
+def held_out_errors(validation: dict[str, Any]) -> list[str]:
+    """Of the bands and of the mels, as far as they were measured."""
+    errors = (validation.get(name) for name in ("error_db", "mel_error_db"))
+    return ["" if error is None else f"{error:.3f}" for error in errors]
 
 
 def row(run: Path, first: dict[str, Any]) -> list[str]:
@@ -86,7 +96,7 @@ def row(run: Path, first: dict[str, Any]) -> list[str]:
         run.name,
         differences(settings(run).model_dump(), first),
         str(step),
-        f"{last['error_db']:.3f}",
+        *held_out_errors(last),
         f"{last['kl']:.0f}",
         active,
     ]
