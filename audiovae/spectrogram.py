@@ -125,7 +125,7 @@ class Spectrogram(nn.Module):
 
 def hop_length_at(n_fft: int, config: SpectrogramConfig) -> int:
     """Samples from one window to the next where a waveform is played ``n_fft / config.n_fft`` times as fast."""
-    return round(config.hop_length * n_fft / config.n_fft)
+    return max(1, round(config.hop_length * n_fft / config.n_fft))
 
 
 def _uneven_power(bank: Float[Tensor, "n_bands bins"]) -> Float[Tensor, "bins 1"]:

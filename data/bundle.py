@@ -153,9 +153,10 @@ def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]
 def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
     """Write the bundle to a path, and return what is in it, in words. Raises InputError where that does not fit."""
     before = manifest_of(options.after) if options.after else ""
-    rows = rest(choose(read_rows(options.music / "manifest.jsonl")), before)
+    rows = not_in(before, choose(read_rows(options.music / "manifest.jsonl")))
     if not rows:
-        raise InputError(f"{options.music}: has no manifest of music.py, or nothing that isn't in {options.after}")
+        what = f"nothing that isn't in {options.after}" if options.after else "no manifest of music.py"
+        raise InputError(f"{options.music}: has {what}")
     limit = round(options.limit_mib * 2**20)
     with zipfile.ZipFile(path, "w") as archive:
         bundle = Bundle(archive)
@@ -164,10 +165,8 @@ def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
         fixed = bundle.size_with()
         carried = _add_music(bundle, rows, options, pool, limit, before)
     if not carried:
-        raise InputError(
-            f"{options.out}: code, wheels, MIDI and SoundFonts take {fixed / 2**20:.1f} MiB: "
-            f"no music fits beside them in {options.limit_mib:g} MiB"
-        )
+        rest = f"code, wheels, MIDI and SoundFonts take {fixed / 2**20:.1f} MiB: no music fits beside them"
+        raise InputError(f"{options.out}: {'no music fits' if options.after else rest} in {options.limit_mib:g} MiB")
     minutes = sum(row["seconds"] for row in carried) / 60
     return f"{len(carried)} excerpts of music, {minutes:.0f} min, beside {fixed / 2**20:.1f} MiB of the rest"
 
@@ -181,7 +180,7 @@ def manifest_of(bundle: Path) -> str:
         raise InputError(f"{bundle}: not a bundle: {error}") from error
 
 
-def rest(rows: Sequence[Row], manifest: str) -> list[Row]:
+def not_in(manifest: str, rows: Sequence[Row]) -> list[Row]:
     """The excerpts that no row of a manifest is of."""
     there = {json.loads(line)["file"] for line in manifest.splitlines()}
     return [row for row in rows if name_of(row) not in there]
@@ -223,6 +222,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit-mib", type=float, default=64.0, help="the bundle's largest size (default 64)")
     parser.add_argument("--jobs", type=int, default=2, help="threads (default 2)")
     options = parser.parse_args(arguments)
+    if options.after and (options.midi or options.fonts):
+        parser.error("--after makes a bundle of music alone: no --midi, no --fonts")
     if not options.after and not (options.midi and options.fonts):
         parser.error("--midi and --fonts are needed, or --after")
     return options

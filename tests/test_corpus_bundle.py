@@ -193,7 +193,7 @@ def test_a_second_bundle_brings_the_music_that_the_first_has_no_room_for(
     for path in (tmp_path / "whole" / "music").rglob("*.*"):
         there = tmp_path / "both" / path.relative_to(tmp_path / "whole")
         assert there.exists() if path.suffix == ".opus" else there.read_bytes() == path.read_bytes()
-    with pytest.raises(SystemExit, match=f"nothing that isn't in {bundle}"):
+    with pytest.raises(SystemExit, match=f"has nothing that isn't in {bundle}"):
         recipe.main([str(tmp_path / "third.pyz"), "--music", inputs[1], "--after", str(bundle)])
 
 

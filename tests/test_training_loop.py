@@ -662,8 +662,9 @@ def test_on_cuda_in_bf16_it_learns_what_the_cpu_learns(cache: Cache, whole_run: 
 def test_on_cuda_a_recorded_pass_does_what_it_is_a_recording_of(cache: Cache, tmp_path: Path) -> None:
     """Also as the weight of the KL rises, and as batches and noise change."""
     rows = []
+    rising = "training.beta=1e-1", "training.beta_start=1e-3"
     for name in ("recorded", "eager"):
-        trainer = trainer_of(cache, tmp_path / name, "training.log_every=1", device="cuda")
+        trainer = trainer_of(cache, tmp_path / name, "training.log_every=1", *rising, device="cuda")
         if name == "eager":
             trainer.back = trainer._back
         trainer.train()

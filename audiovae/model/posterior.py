@@ -22,9 +22,9 @@ class Posterior:
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "batch latent_channels latent_frames"]:
         """Draws latents."""
         noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
-        return self.moved(noise)
+        return self.with_noise(noise)
 
-    def moved(
+    def with_noise(
         self, noise: Float[Tensor, "batch latent_channels latent_frames"]
     ) -> Float[Tensor, "batch latent_channels latent_frames"]:
         """Latents of standard normal noise, by the reparameterisation z = mean + std * noise."""

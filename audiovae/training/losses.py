@@ -1,19 +1,19 @@
 """What training makes small: reconstruction losses on spectrograms, and the KL with free bits."""
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.config import TrainingConfig
+from audiovae.config import SpectrogramConfig, TrainingConfig
 from audiovae.evaluation.log_mel import N_MELS, mel_bank
 from audiovae.looping import TINY
 from audiovae.model.posterior import Posterior
 from audiovae.model.principal_components import heard_smoothing
-from audiovae.spectrogram import Spectrogram, mean_error_db
+from audiovae.spectrogram import Spectrogram, band_bank, mean_error_db
 
 RESOLUTIONS = (2, 4, 8)
 """Bands and frames to a side of the squares that the multi-resolution loss averages over."""
@@ -80,7 +80,7 @@ def heard(error: Float[Tensor, "batch 1 n_bands frames"], share: float) -> Float
     return error if share == 0 else _heard_smoothing(error.shape[2], share, error.device) @ error
 
 
-@lru_cache(maxsize=4)
+@cache
 def _heard_smoothing(n_bands: int, share: float, device: torch.device) -> Float[Tensor, "n_bands n_bands"]:
     return heard_smoothing(n_bands, share).float().to(device)
 
@@ -99,7 +99,8 @@ def log_loss(
 
     Mel bands are about as wide as what the ear tells apart, so it matters little how a band's energy lies in it.
     """
-    made, true = ((_mels_of_bands(spectrogram) @ bands + LOG_FLOOR).log10() for bands in (reconstruction, target))
+    mels = _mels_of_bands(spectrogram.config, target.device).to(target.dtype)
+    made, true = ((mels @ bands + LOG_FLOOR).log10() for bands in (reconstruction, target))
     return (made - true).abs().mean()
 
 
@@ -112,14 +113,14 @@ def mel_error_db(
     return 20 * float(log_loss(spectrogram.denormalise(reconstruction), spectrogram.denormalise(target), spectrogram))
 
 
-@lru_cache(maxsize=4)
-def _mels_of_bands(spectrogram: Spectrogram) -> Float[Tensor, "mels n_bands"]:
+@cache
+def _mels_of_bands(config: SpectrogramConfig, device: torch.device) -> Float[Tensor, "mels n_bands"]:
     """Weighted means of bands: the filters of a mel bank, on magnitudes that lie between the bands' as on a line."""
-    config = spectrogram.config
-    bank = mel_bank(sample_rate=config.sample_rate, n_fft=config.n_fft, n_mels=N_MELS).to(spectrogram.bank.filters)
-    between = spectrogram.bank.filters / spectrogram.bank.column_sum.clamp_min(TINY)
-    mels = bank @ between.mT
-    return mels / mels.sum(1, keepdim=True).clamp_min(TINY)
+    with torch.inference_mode(False):  # it is kept, for backward passes too
+        bands = band_bank(config)
+        between = bands / bands.sum(0).clamp_min(TINY)
+        mels = mel_bank(sample_rate=config.sample_rate, n_fft=config.n_fft, n_mels=N_MELS) @ between.mT
+        return (mels / mels.sum(1, keepdim=True).clamp_min(TINY)).to(device)
 
 
 def spectral_convergence(

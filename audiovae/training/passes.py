@@ -28,7 +28,7 @@ class AutoencodingStep(nn.Module):
     def forward(self, target: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns reconstruction, mean and logvar."""
         posterior = self.vae.encode(target)
-        return self.vae.decode(posterior.moved(noise)), posterior.mean, posterior.logvar
+        return self.vae.decode(posterior.with_noise(noise)), posterior.mean, posterior.logvar
 
 
 class RecordedPass:
@@ -42,11 +42,15 @@ class RecordedPass:
     def __init__(self, model: nn.Module, eager: Pass) -> None:
         self.model, self.eager = model, eager
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+        self.losses: Losses
 
     def __call__(self, *inputs: Tensor) -> Losses:
         if self.graph is None:
             self.graph = self._record(inputs)
         for place, given in zip(self.inputs, inputs, strict=True):
+            assert place.shape == given.shape, "a graph is of one shape"
             place.copy_(given, non_blocking=True)
         self.graph.replay()
         for parameter, gradient in self.gradients:

@@ -82,9 +82,10 @@ class Segments(Dataset[Segment]):
 
 @cache
 def window_lengths(n_fft: int, semitones: float) -> tuple[int, ...]:
-    """Even lengths that make sounds up to so much lower or higher, and that transforms are fast at."""
+    """The usual length, and those, even and with fast transforms, that make sounds up to so much lower or higher."""
     reach = 2 ** (semitones / 12)
-    return tuple(one for one in range(2, int(n_fft * reach) + 1, 2) if one * reach >= n_fft and _is_fast(one))
+    around = range(2, int(n_fft * reach) + 1, 2)
+    return tuple(one for one in around if one == n_fft or (one * reach >= n_fft and _is_fast(one)))
 
 
 def _is_fast(length: int) -> bool:

@@ -2,21 +2,25 @@
 
     python tests/benchmarks/gpu.py [--checkpoint FILE] [--skip encoding training] [--profile]
 
-Times are medians, of CUDA events where only the card works. A training step is the trainer's own, on spectrograms that
-are there already; its operations are counted by torch, three times those of the model's forward pass. *From memory* is
-what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back. ``--profile`` lists the
+Times are medians, of CUDA events where only the card works. A training step is the trainer's own: as it is, its passes
+recorded, on spectrograms that are there already or are made of a batch's waveforms; and with its kernels launched one
+by one. Its operations are counted by torch, three times those of the model's forward pass. *From memory* is what
+``audiovae encode`` does with decoded pieces: to the card in batches, and latents back. ``--profile`` lists the
 operations of a training step by the time that the card spends in them.
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from document import table
@@ -35,11 +39,15 @@ from audiovae.encoding.pipeline import PIECE_LATENT_FRAMES
 from audiovae.encoding.preparation import Analysis
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
-from audiovae.training.data import Cache, segment_samples
+from audiovae.spectrogram import hop_length_at
+from audiovae.training.data import Cache
 from audiovae.training.loop import Trainer
+from audiovae.training.segments import Segment, by_pitch, spectrograms, window_lengths
 
 CONFIGS = Path(audiovae.__file__).parent / "configs"
-BATCHES = (32, 128, 512)
+BATCHES = (64, 256)
+FRESH = "bf16, each of a fresh batch"
+WAYS = ("float32", "bf16, kernels one by one", "bf16, compiled, one by one", "bf16", FRESH)
 PIECES = 1500
 """Of 24 s: 10 hours."""
 
@@ -110,41 +118,62 @@ def random_codec(config: Config, folder: Path) -> Codec:
     return audiovae.load(path, device="cuda")
 
 
-def trainer_of(batch: int, precision: str, folder: Path) -> tuple[Trainer, torch.Tensor]:
-    """A trainer of ``large``, and a batch of noise on the card."""
+def trainer_of(batch: int, precision: str, folder: Path) -> Trainer:
+    """A trainer of ``large``."""
     settings = [f"training.batch_size={batch}", f"training.mixed_precision='{precision}'"]
     config = Config.from_toml(CONFIGS / "large.toml", settings)
     AcceleratorState._reset_state(reset_partial_state=True)  # it knows one precision a process
-    trainer = Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
-    waveform = 0.1 * torch.randn(batch, 1, segment_samples(config), device="cuda")
-    return trainer, trainer.spectrogram(waveform, center=False)
+    gc.collect()  # the one before, of whose memory nothing is to be counted
+    torch.cuda.empty_cache()
+    return Trainer(config, Cache(folder, (), ()), folder, device="cuda", facts=Facts())
+
+
+def batch_of(config: Config) -> list[Segment]:
+    """Noise in the trainer's pitches, pinned as its loader's batches are."""
+    random = np.random.default_rng(0)
+    lengths = window_lengths(config.spectrogram.n_fft, config.data.pitch_semitones)
+    frames = config.data.segment_latent_frames * config.model.time_stride
+    segments = []
+    for _ in range(config.training.batch_size):
+        shifted = random.random() < config.data.pitch_share
+        n_fft = lengths[random.integers(len(lengths))] if shifted else config.spectrogram.n_fft
+        samples = (frames - 1) * hop_length_at(n_fft, config.spectrogram) + n_fft
+        noise = random.integers(-3000, 3000, samples).astype(np.int16)
+        segments.append(Segment(torch.from_numpy(noise), torch.tensor(1.0), n_fft))
+    return [Segment(one.audio.pin_memory(), one.gain.pin_memory(), one.n_fft) for one in by_pitch(segments)]
 
 
 def training_rows(card: Card, folder: Path) -> Iterator[list[str]]:
     for batch in BATCHES:
-        for way in ("float32", "bf16, not recorded", "bf16", "bf16, compiled"):
-            precision = "no" if way == "float32" else "bf16"
-            trainer, target = trainer_of(batch, precision, folder)
-            if way == "bf16, not recorded":
+        for way in WAYS:
+            trainer = trainer_of(batch, "no" if way == "float32" else "bf16", folder)
+            if "one by one" in way:
                 trainer.back = trainer._back
-            if way == "bf16, compiled":
+            if "compiled" in way:
                 trainer.step_module = torch.compile(trainer.step_module)
+            drawn = batch_of(trainer.config)
+            target = spectrograms(drawn, trainer.spectrogram)
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 trainer.vae.decode(trainer.vae.encode(target[:2]).mean)
+            tflop = 3 * counter.get_total_flops() * batch / 2 / 1e12
             torch.cuda.reset_peak_memory_stats()
-            seconds = card_seconds(lambda trainer=trainer, target=target: trainer._step(target), runs=20)
-            tflops = 3 * counter.get_total_flops() * batch / 2 / seconds / 1e12
-            share = 100 * tflops / (card.tf32_tflops if precision == "no" else card.bf16_tflops)
+            made_anew = (spectrograms(one, trainer.spectrogram) for one in repeat(drawn))
+            targets = made_anew if way == FRESH else repeat(target)
+            seconds = card_seconds(lambda trainer=trainer, targets=targets: trainer._step(next(targets)), runs=20)
+            rate = card.tf32_tflops if way == "float32" else card.bf16_tflops
             heard = batch * trainer.config.data.segment_latent_frames / trainer.config.latent_rate / seconds
+            figures = 1 / seconds, heard, tflop / seconds, 100 * tflop / seconds / rate
             memory_gb = torch.cuda.max_memory_allocated() / 1e9
-            figures = f"{1 / seconds:.1f}", f"{heard:,.0f}", f"{tflops:.1f}", f"{share:.1f}", f"{memory_gb:.1f}"
-            print(batch, way, *figures, flush=True)
-            yield [str(batch), way, *figures]
+            row = [str(batch), way, *(f"{one:,.1f}" for one in (*figures, memory_gb))]
+            print(*row, flush=True)
+            yield row
+            del trainer, targets, made_anew
 
 
 def profile(folder: Path) -> str:
     """Where a step's time on the card goes."""
-    trainer, target = trainer_of(64, "bf16", folder)
+    trainer = trainer_of(64, "bf16", folder)
+    target = spectrograms(batch_of(trainer.config), trainer.spectrogram)
     trainer.back = trainer._back
     for _ in range(5):
         trainer._step(target)
