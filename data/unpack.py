@@ -68,6 +68,9 @@ def main(archive: Path, arguments: list[str]) -> None:
         at = arguments.index("--more")
         archives.append(Path(arguments[at + 1]))
         del arguments[at : at + 2]
+    for one in archives:
+        if not zipfile.is_zipfile(one):
+            sys.exit(f"error: {one}: {'not a bundle' if one.exists() else 'no such file'}")
     unpack(archives, bundle)
     install(sorted((bundle / "wheels").glob("*.whl")), bundle / "site")
     path = os.pathsep.join([str(bundle / "code"), str(bundle / "site")])

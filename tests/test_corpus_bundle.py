@@ -203,6 +203,8 @@ def test_a_second_bundle_is_rendered_with_the_first(inputs: list[str], bundle: P
     first, second = tmp_path / "first.pyz", tmp_path / "second.pyz"
     recipe.main([str(first), *inputs, "--limit-mib", str((bundle.stat().st_size - 1) / 2**20)])
     recipe.main([str(second), "--music", inputs[1], "--after", str(first)])
+    missing = unpack_and_render(first, tmp_path / "corpus", "--more", "nowhere.pyz")
+    assert (missing.returncode, missing.stderr) == (1, "error: nowhere.pyz: no such file\n")
     result = unpack_and_render(first, tmp_path / "corpus", "--more", str(second))
     assert result.returncode == 0, result.stderr
     assert sum(row["file"].startswith("music/") for row in rows_of(tmp_path / "corpus")) == 4

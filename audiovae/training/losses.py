@@ -13,12 +13,10 @@ from audiovae.evaluation.log_mel import N_MELS, mel_bank
 from audiovae.looping import TINY
 from audiovae.model.posterior import Posterior
 from audiovae.model.principal_components import heard_smoothing
-from audiovae.spectrogram import Spectrogram, band_bank, mean_error_db
+from audiovae.spectrogram import FLOOR, Spectrogram, band_bank, mean_error_db
 
 RESOLUTIONS = (2, 4, 8)
 """Bands and frames to a side of the squares that the multi-resolution loss averages over."""
-LOG_FLOOR = 1e-5
-"""Amplitude that the logarithmic loss starts from: 100 dB below full scale."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def log_loss(
     Mel bands are about as wide as what the ear tells apart, so it matters little how a band's energy lies in it.
     """
     mels = _mels_of_bands(spectrogram.config, target.device).to(target.dtype)
-    made, true = ((mels @ bands + LOG_FLOOR).log10() for bands in (reconstruction, target))
+    made, true = ((mels @ bands + FLOOR).log10() for bands in (reconstruction, target))
     return (made - true).abs().mean()
 
 
