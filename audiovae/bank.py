@@ -43,6 +43,10 @@ class Bank(nn.Module):
         """For the loops: each bin's lower band, its weights in that and the next one, and their shares of its sum."""
         return (*self._entries, *self._shares)
 
+    def of_low_bins(self, bins: int) -> "Bank":
+        """The filters that lie wholly in so many low bins. Raises ValueError if there are less than two."""
+        return Bank(self.filters[~self.filters[:, bins:].any(1), :bins])
+
     def of_spectra(
         self, spectrum: Complex[Tensor, "*recordings frames bins"]
     ) -> Float[Tensor, "*recordings frames n_bands"]:

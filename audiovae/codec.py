@@ -22,11 +22,16 @@ from audiovae.latents import Latents, count_latent_frames
 from audiovae.level import level_db
 from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
+from audiovae.phase_refinement import Iterations
 from audiovae.resampling import Resampler, exactly
 from audiovae.spectrogram import Spectrogram
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
-ITERATIONS: dict[str, int] = {"draft": 2, "standard": 4, "best": 64}
+ITERATIONS = {
+    "draft": Iterations(1, eighth=8),
+    "standard": Iterations(1, quarter=4, eighth=16),
+    "best": Iterations(16, quarter=64, eighth=128),
+}
 """Griffin-Lim iterations of each quality."""
 DEVICES = ("auto", "cpu", "cuda")
 CHUNK_LATENT_FRAMES = 512
@@ -191,7 +196,7 @@ class Codec:
         self,
         magnitudes: Iterator[tuple[Float[Tensor, "channels bins frames"], bool]],
         block_frames: int,
-        iterations: int,
+        iterations: Iterations,
     ) -> Iterator[Float[Tensor, "channels samples"]]:
         """Reconstructs phase in blocks; each continues the waveform of the one before, so that there is no seam."""
         hop, bank = self.config.spectrogram.hop_length, self.spectrogram.bank

@@ -62,6 +62,22 @@ class Framing:
         gain[self.padded_samples - self.padding :] = 0
         return gain
 
+    def divisible(self, divisor: int) -> bool:
+        """Whether frames fall on samples at that part of the sample rate."""
+        return self.hop_length % divisor == 0 and self.n_fft % (2 * divisor) == 0
+
+    def at_rate(self, divisor: int) -> "Framing":
+        """The same frames at a part of the sample rate: their spectra are the low bins of these."""
+        window = self.window[::divisor].contiguous()
+        bank = None if self.bank is None else self.bank.of_low_bins(len(window) // 2 + 1)
+        return Framing(window, self.hop_length // divisor, self.frames, _at_rate(self.past, divisor), bank)
+
+    def whole(self, source: Source) -> Complex[Tensor, "*recordings frames bins"]:
+        """All spectra of a source."""
+        size = self.block_frames
+        blocks = (source(first, min(first + size, self.frames)) for first in range(0, self.frames, size))
+        return torch.cat(list(blocks), dim=-2)
+
     def analyse(self, signal: Float[Tensor, "*recordings padded_samples"]) -> Source:
         """The windowed FFT of any frames of a signal."""
 
@@ -179,3 +195,14 @@ class Framing:
         difference = (past[..., -fade:] - signals[..., end - fade : end]).flip(-1)
         signals[..., end : end + fade] += difference * torch.hann_window(2 * fade, device=past.device)[fade:]
         signals[..., self.padding : end] = past
+
+
+def _at_rate(
+    past: Float[Tensor, "*recordings past_samples"], divisor: int
+) -> Float[Tensor, "*recordings low_past_samples"]:
+    """What lies below the lower rate's Nyquist frequency, by Fourier's way: forwards and backwards it has no jump."""
+    samples = past.shape[-1] // divisor
+    if not samples:
+        return past
+    spectrum = torch.fft.rfft(torch.cat([past, past.flip(-1)], dim=-1))[..., : samples + 1]
+    return torch.fft.irfft(spectrum, n=2 * samples)[..., :samples].contiguous()

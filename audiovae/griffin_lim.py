@@ -1,33 +1,17 @@
 """Waveforms from STFT magnitudes: a phase is integrated from the magnitudes' gradients, then refined."""
 
 import math
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from audiovae.bank import Bank
-from audiovae.framing import Framing, Source
+from audiovae.framing import Framing
 from audiovae.looping import TINY, has_loops, pairs
 from audiovae.phase_gradients import integrate_phase
+from audiovae.phase_refinement import ACCELERATED, Acceleration, Iterations, refined
 
-
-class Acceleration(NamedTuple):
-    """How iterates are extrapolated: Nenov, Nguyen, Balazs & Bot, "Accelerated Griffin-Lim algorithm" (2023)."""
-
-    alpha: float
-    beta: float
-    gamma: float
-
-
-PLAIN = Acceleration(0.0, 0.0, 1.0)
-"""Griffin & Lim, "Signal estimation from modified short-time Fourier transform" (TASSP 1984)."""
-FAST = Acceleration(0.99, 0.0, 1.0)
-"""Perraudin, Balazs & Sondergaard, "A fast Griffin-Lim algorithm" (WASPAA 2013)."""
-ACCELERATED = Acceleration(0.99, 1.1, 1.25)
-"""Nenov et al., with the best of 120 settings on music."""
 SEPARATE_ITERATIONS = 8
 """Of a stereo recording's iterations the last ones, at most so many, are made by each channel for itself."""
 
@@ -37,7 +21,7 @@ def griffin_lim(
     magnitude: Float[Tensor, "*recordings channels bins frames"],
     *,
     hop_length: int,
-    iterations: int,
+    iterations: int | Iterations,
     acceleration: Acceleration = ACCELERATED,
     window: Float[Tensor, " n_fft"] | None = None,
     past: Float[Tensor, "*past_recordings past_channels past_samples"] | None = None,
@@ -52,7 +36,7 @@ def griffin_lim(
 
     Args:
         magnitude: un-normalised STFT magnitudes; ``n_fft = 2 * (bins - 1)``. Recordings know nothing of each other.
-        iterations: refinements of the start; each costs one STFT and its inverse.
+        iterations: refinements of the start, each one STFT and its inverse; a number is that of all bins.
         window: of the STFT, by default a periodic Hann window, the one that the start is made for.
         past: what is already known of the waveform's beginning, a whole number of hops. It is returned as it is, and
             what follows continues it, so that a long recording can be made in blocks that overlap: give each at least
@@ -67,6 +51,7 @@ def griffin_lim(
         ValueError: the sizes don't fit each other.
     """
     bins, frames = magnitude.shape[-2:]
+    iterations = iterations if isinstance(iterations, Iterations) else Iterations(iterations)
     window = torch.hann_window(2 * (bins - 1)) if window is None else window
     _check_window(window, hop_length, bins)
     _check(magnitude, hop_length, iterations, past, phase, bank)
@@ -87,15 +72,13 @@ def griffin_lim(
     target = magnitude if bank is None else bank.of_magnitudes(magnitude)
     middle, target_middle = _mean_channel(magnitude)[0], _mean_channel(target)
     start = _start_turns(framing, middle) if phase is None else phase.transpose(-1, -2).float() / (2 * math.pi)
-    source = _from_turns(start.contiguous(), middle)
-    separate = min(SEPARATE_ITERATIONS, iterations) if len(magnitude) > 1 else 0
-    shared = iterations - separate
-    if shared:  # the start has its magnitudes already
-        source = _refined(framing, framing.synthesise(source)[0], target_middle, shared, acceleration)
-    if separate:
-        padded = _channels_refined(framing, source, target, separate, acceleration)
+    spectrum = _from_turns(start.contiguous(), middle)
+    if len(magnitude) == 1:
+        padded = framing.synthesise(refined(framing, spectrum, target, iterations, acceleration), target)
     else:
-        padded = framing.synthesise(source, target)
+        separate = iterations.at_most(SEPARATE_ITERATIONS)
+        together = refined(framing, spectrum, target_middle, iterations.without(separate), acceleration)
+        padded = _channels_refined(framing, framing.whole(together), target, separate, acceleration)
     waveform = framing.trimmed(padded) * scale
     waveform[..., : past.shape[-1]] = past
     return waveform.movedim(0, -2)
@@ -115,7 +98,7 @@ def _check_window(window: Tensor, hop_length: int, bins: int) -> None:
 def _check(
     magnitude: Tensor,
     hop_length: int,
-    iterations: int,
+    iterations: Iterations,
     past: Tensor | None,
     phase: Tensor | None,
     bank: Bank | None,
@@ -124,8 +107,8 @@ def _check(
     samples = (frames - 1) * hop_length
     if not magnitude.numel():
         raise ValueError(f"magnitude has {channels} channels and {frames} frames; need at least one of each")
-    if iterations < 0:
-        raise ValueError(f"iterations {iterations} must not be negative")
+    if min(iterations) < 0:
+        raise ValueError(f"iterations {min(iterations)} must not be negative")
     if past is not None and (
         past.shape[:-1] != (*recordings, channels) or past.shape[-1] % hop_length or past.shape[-1] > samples
     ):
@@ -170,67 +153,27 @@ def _start_turns(
 
 def _from_turns(
     turns: Float[Tensor, "*recordings frames bins"], magnitude: Float[Tensor, "*recordings frames bins"]
-) -> Source:
-    def spectra(first: int, last: int) -> Complex[Tensor, "*recordings frames bins"]:
-        moduli, angles = magnitude[..., first:last, :], turns[..., first:last, :]
-        if not has_loops(moduli):
-            return torch.polar(moduli, 2 * math.pi * angles)
-        from audiovae import compiled  # numba is slow to import
-
-        spectrum = torch.empty_like(moduli, dtype=torch.complex64)
-        compiled.polar(moduli.numpy(), angles.numpy(), pairs(spectrum))
-        return spectrum
-
-    return spectra
-
-
-def _refined(
-    framing: Framing,
-    projected: Float[Tensor, "*recordings padded_samples"],
-    target: Float[Tensor, "1 *recordings frames bins_or_bands"],
-    iterations: int,
-    acceleration: Acceleration,
-) -> Source:
-    """The phase after so many iterations, the first of which has ``projected`` already.
-
-    The papers extrapolate spectra of signals. The STFT is linear, so extrapolating the signals is the same, with one
-    array of samples to remember instead of one of frames. Names are those of Nenov et al.
-    """
-    c, t, d = projected, projected.clone(), projected.clone()
-    for _ in range(iterations - 1):
-        projected = framing.synthesise(framing.analyse(c), target)[0]
-        c, t, d = _extrapolated(projected, t, d, acceleration)
-    return framing.analyse(c)
-
-
-def _extrapolated(
-    projected: Float[Tensor, "*recordings samples"],
-    t: Float[Tensor, "*recordings samples"],
-    d: Float[Tensor, "*recordings samples"],
-    acceleration: Acceleration,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The next c, t and d; what was given may be written over."""
-    if not has_loops(projected):
-        t_before, t = t, torch.lerp(d, projected, acceleration.gamma)
-        c, d = (torch.lerp(t_before, t, 1 + weight) for weight in (acceleration.alpha, acceleration.beta))
-        return c, t, d
+) -> Complex[Tensor, "*recordings frames bins"]:
+    if not has_loops(magnitude):
+        return torch.polar(magnitude, 2 * math.pi * turns)
     from audiovae import compiled  # numba is slow to import
 
-    compiled.extrapolate(projected.numpy(), t.numpy(), d.numpy(), *map(np.float32, acceleration))
-    return projected, t, d
+    spectrum = torch.empty_like(magnitude, dtype=torch.complex64)
+    compiled.polar(magnitude.numpy(), turns.numpy(), pairs(spectrum))
+    return spectrum
 
 
 def _channels_refined(
     framing: Framing,
-    source: Source,
+    spectrum: Complex[Tensor, "*recordings frames bins"],
     target: Float[Tensor, "channels *recordings frames bins_or_bands"],
-    iterations: int,
+    iterations: Iterations,
     acceleration: Acceleration,
 ) -> Float[Tensor, "channels *recordings padded_samples"]:
     """Each channel's signal after so many iterations of its own."""
     signals = []
     for channel, past in zip(target.split(1), framing.past.split(1), strict=True):
         alone = Framing(framing.window, framing.hop_length, framing.frames, past, framing.bank)
-        own = _refined(alone, alone.synthesise(source, channel)[0], channel, iterations, acceleration)
+        own = refined(alone, spectrum.clone(), channel, iterations, acceleration)
         signals.append(alone.synthesise(own, channel))
     return torch.cat(signals)

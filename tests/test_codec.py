@@ -14,7 +14,7 @@ from tiny_codec import TINY
 from audiovae import codec as codec_module
 from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Facts, save_checkpoint
-from audiovae.codec import Codec, _regrouped, load
+from audiovae.codec import ITERATIONS, Codec, _regrouped, load
 from audiovae.errors import InputError
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.latents import count_latent_frames
@@ -190,14 +190,18 @@ def test_time_to_the_first_block_does_not_grow_with_the_length(codec: Codec, mon
     assert work[0] < 8 * count_latent_frames(2 * 60 * 44100, 44100, TINY)
 
 
+@pytest.mark.parametrize("quality", ["standard", "best"])
 @pytest.mark.parametrize("block_frames", [20, 88])
 @pytest.mark.parametrize("frequencies_hz", [(440.0,), (440.0, 660.0)])
-def test_blocks_of_synthesis_leave_no_seam(codec: Codec, block_frames: int, frequencies_hz: tuple[float, ...]):
+def test_blocks_of_synthesis_leave_no_seam(
+    codec: Codec, quality: str, block_frames: int, frequencies_hz: tuple[float, ...]
+):
     """Steady tones' own spectrogram, made into sound in several blocks: as steady at the joins as elsewhere."""
     time = torch.arange(4 * 44100) / 44100
     tones = torch.stack([0.1 * torch.sin(2 * math.pi * frequency_hz * time) for frequency_hz in frequencies_hz])
     magnitude = codec.spectrogram.magnitude(codec.spectrogram(tones[:, None])[:, 0])
-    blocks = list(codec._waveform_blocks(_regrouped(iter([magnitude]), block_frames), block_frames, 16))
+    pieces = _regrouped(iter([magnitude]), block_frames)
+    blocks = list(codec._waveform_blocks(pieces, block_frames, ITERATIONS[quality]))
     assert len(blocks) > 2
     waveform = torch.cat(blocks, dim=1)
     level = waveform[:, 4096 : 4 * 44100 - 8192].unfold(1, 2048, 512).std(2)

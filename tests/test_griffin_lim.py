@@ -14,8 +14,9 @@ from audiovae import compiled, looping
 from audiovae.bank import Bank
 from audiovae.config import SpectrogramConfig
 from audiovae.framing import Framing
-from audiovae.griffin_lim import ACCELERATED, FAST, PLAIN, Acceleration, griffin_lim
+from audiovae.griffin_lim import griffin_lim
 from audiovae.phase_gradients import integrate_phase
+from audiovae.phase_refinement import ACCELERATED, FAST, PLAIN, Acceleration
 from audiovae.spectrogram import Spectrogram, mean_error_db
 
 SAMPLE_RATE, N_FFT, HOP = 44100, 2048, 512
