@@ -901,6 +901,15 @@ def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music:
     assert "leave out CONFIG, --out and --from" in misuse("train", "--resume", run, "--from", start)
 
 
+def test_a_vaes_weights_make_an_autoencoder_and_not_the_other_way_round(quick: Path, music: Path, tmp_path: Path):
+    run, start = tmp_path / "run", save_tiny(tmp_path / "tiny.safetensors")
+    words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")
+    result = call(*words, run, "--from", start, "--set", "model.variational=false")
+    assert result.exit_code == 0, result.stderr
+    autoencoder = run / "model.safetensors"
+    assert "its model.variational is False, not True: " in refuse(*words, tmp_path / "other", "--from", autoencoder)
+
+
 def test_train_by_force_replaces_the_run_only(quick: Path, music: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -61,6 +61,18 @@ def test_plain_autoencoder_has_no_width_to_sample():
     assert float((posterior.sample() - posterior.mean).detach().abs().max()) < 0.02
 
 
+def test_an_autoencoder_that_starts_from_a_vae_says_what_it_said():
+    vae = tiny_vae()
+    autoencoder = tiny_vae(TINY.with_overrides(["model.variational=false"]))
+    autoencoder.start_from(vae)
+    spectrogram = torch.randn(2, 1, TINY.spectrogram.n_bands, 4 * TINY.model.time_stride)
+    mean = vae.encode(spectrogram).mean
+    torch.testing.assert_close(autoencoder.encode(spectrogram).mean, mean)
+    torch.testing.assert_close(autoencoder.decode(mean), vae.decode(mean))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        vae.start_from(autoencoder)
+
+
 def test_default_model_keeps_its_budget():
     config = Config()
     vae = VAE(config)

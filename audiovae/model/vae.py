@@ -135,6 +135,14 @@ class VAE(nn.Module):
             with torch.no_grad():
                 self.encoder.head.get_parameter("bias")[len(scale) :] = logvar.clamp_min(LOGVAR_RANGE[0] + 1)
 
+    def start_from(self, trained: "VAE") -> None:
+        """Takes the weights of a model of the same shape; a plain autoencoder a VAE's, less what gives the widths."""
+        weights = trained.state_dict()
+        if trained.config.model.variational and not self.config.model.variational:
+            for name in ("encoder.head.weight", "encoder.head.bias"):
+                weights[name] = weights[name][: self.config.model.latent_channels]
+        self.load_state_dict(weights)
+
     def encode(self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]) -> Posterior:
         """q(z given x). Frames must be a multiple of ``time_stride``. A plain autoencoder's has no width to sample."""
         parameters = self.encoder(spectrogram).float()

@@ -78,7 +78,7 @@ class Trainer:
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Tunes a model of the same config further: its weights, with a new optimizer, from step 0."""
         for model in (self.vae, self.ema):
-            model.load_state_dict(checkpoint.model.state_dict())
+            model.start_from(checkpoint.model)
         self.tunes = True
 
     def resume(self) -> None:

@@ -105,7 +105,9 @@ def new_run(
     settings = Config.from_toml(find_config(config), overrides)
     checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start) if start else None
     if checkpoint:
-        _refuse_another_model(settings, checkpoint.config, str(start))
+        # A VAE's weights make a plain autoencoder too, which shows what the KL cost; an autoencoder's make no VAE.
+        plain = [] if settings.model.variational else ["model.variational=false"]
+        _refuse_another_model(settings, checkpoint.config.with_overrides(plain), str(start))
     if not data.is_dir():
         raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
