@@ -35,6 +35,7 @@ class Bank(nn.Module):
         if not torch.allclose(lower + upper, self.column_sum):
             raise ValueError("bank: a bin lies in more than two neighbouring bands")
         self._entries: tuple[np.ndarray, ...] = tuple(one.cpu().numpy() for one in (first.int(), lower, upper))
+        self._low: dict[int, Bank] = {}
         shares = (one / (self.column_sum + TINY) for one in (lower, upper))
         self._shares: tuple[np.ndarray, ...] = tuple(one.cpu().numpy() for one in shares)
 
@@ -45,7 +46,10 @@ class Bank(nn.Module):
 
     def of_low_bins(self, bins: int) -> "Bank":
         """The filters that lie wholly in so many low bins. Raises ValueError if there are less than two."""
-        return Bank(self.filters[~self.filters[:, bins:].any(1), :bins])
+        low = self._low.get(bins)
+        if low is None or low.filters.device != self.filters.device:
+            low = self._low[bins] = Bank(self.filters[~self.filters[:, bins:].any(1), :bins])
+        return low
 
     def of_spectra(
         self, spectrum: Complex[Tensor, "*recordings frames bins"]
