@@ -32,7 +32,7 @@ def chunks(total: int, size: int, context: int) -> Iterator[tuple[int, int, slic
 
 def recording_level_db(recording: Audio | AudioFile, config: Config) -> float:
     """Level of a recording in dBFS; -inf for silence. Reads it from end to end."""
-    meter = LevelMeter()
+    meter = LevelMeter(recording.sample_rate)
     for block in recording.blocks(recording.sample_rate, BLOCK_LATENT_FRAMES * config.latent_hop_length):
         meter.add(block)
     return meter.level_db

@@ -132,7 +132,7 @@ class Codec:
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         blocks = exactly(blocks, latents.samples)
-        return blocks if latents.latent_frames > MEASURED_LATENT_FRAMES else _levelled(blocks, latents.level_db)
+        return blocks if latents.latent_frames > MEASURED_LATENT_FRAMES else _levelled(blocks, latents)
 
     def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""
@@ -187,7 +187,7 @@ class Codec:
         """
         if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
             kept = [self.spectrogram.magnitude(piece) for piece in self.spectrogram_chunks(mean)]
-            return iter(kept), level_db_of(kept, self.spectrogram, self.config.model.stage_stride)
+            return iter(kept), level_db_of(kept, self.spectrogram)
         size = min(CHUNK_LATENT_FRAMES, max(FIRST_LATENT_FRAMES, -(-block_frames // self.config.model.time_stride)))
         level_db = estimated_level_db(mean, self.checkpoint.model, self.spectrogram)
         return map(self.spectrogram.magnitude, self.spectrogram_chunks(mean, size)), level_db
@@ -252,11 +252,11 @@ def _check_audio(audio: Audio) -> None:
 
 
 def _levelled(
-    blocks: Iterator[Float[Tensor, "channels block"]], wanted_db: float
+    blocks: Iterator[Float[Tensor, "channels block"]], latents: Latents
 ) -> Iterator[Float[Tensor, "channels samples"]]:
     waveform = torch.cat(list(blocks), dim=-1)
-    there_db = level_db(waveform)
-    yield waveform * (1 if there_db == -math.inf else 10 ** ((wanted_db - there_db) / 20))
+    there_db = level_db(waveform, latents.sample_rate)
+    yield waveform * (1 if there_db == -math.inf else 10 ** ((latents.level_db - there_db) / 20))
 
 
 def _silence(channels: int, samples: int, block_samples: int) -> Iterator[Float[Tensor, "channels samples"]]:

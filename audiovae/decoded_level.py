@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
+from audiovae.level import ABSOLUTE_GATE_DB, PIECE_SECONDS, LevelMeter
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 
@@ -14,15 +14,11 @@ EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
 
-def level_db_of(magnitudes: list[Tensor], spectrogram: Spectrogram, stride: int) -> float:
-    """Level in dBFS of inverted magnitudes that come in pieces [channels, bins, frames].
-
-    Powers are means of ``stride`` frames, of which a piece has a whole number.
-    """
-    meter = LevelMeter()
+def level_db_of(magnitudes: list[Tensor], spectrogram: Spectrogram) -> float:
+    """Level in dBFS of inverted magnitudes that come in pieces [channels, bins, frames]."""
+    meter = LevelMeter(spectrogram.config.frame_rate)
     for piece in magnitudes:
-        power = spectrogram.frame_power(piece)
-        meter.add_powers(power.unflatten(0, (-1, stride)).mean(1).cpu())
+        meter.add_powers(spectrogram.frame_power(piece).cpu())
     return max(meter.level_db, ABSOLUTE_GATE_DB)
 
 
@@ -37,7 +33,9 @@ def estimated_level_db(
     drawn in proportion to their power, evenly, without chance.
     """
     device, frames = spectrogram.window.device, mean.shape[2]
-    sampled = torch.linspace(0, frames - 1, min(frames, SAMPLED_LATENT_FRAMES)).round().long()
+    together = max(1, round(PIECE_SECONDS * model.config.latent_rate))
+    starts = torch.linspace(0, frames - together, min(frames, SAMPLED_LATENT_FRAMES) // together).round().long()
+    sampled = (starts[:, None] + torch.arange(together)).flatten()
     powers = _linear_powers(mean[:, :, sampled].to(device, torch.float32), model, spectrogram)
     channel, place = _by_power(powers)
     start = (sampled[place] - EXCERPT_LATENT_FRAMES // 2).clamp(0, frames - EXCERPT_LATENT_FRAMES)
@@ -47,7 +45,7 @@ def estimated_level_db(
     own = slice(EXCERPT_CONTEXT, EXCERPT_CONTEXT + EXCERPT_LATENT_FRAMES)
     linear = _linear_powers(excerpts[..., own], model, spectrogram).sum(1)
     ratio = (_decoded_powers(excerpts, own, model, spectrogram) / linear.clamp_min(1e-30)).mean()
-    meter = LevelMeter()
+    meter = LevelMeter(model.config.latent_rate)
     meter.add_powers(powers.mean(0) * ratio)
     return max(meter.level_db, ABSOLUTE_GATE_DB)
 

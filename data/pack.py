@@ -38,7 +38,7 @@ def recording(audio: np.ndarray, labels: Row) -> Recording:
     peak = float(np.abs(audio).max(initial=0.0))
     samples = np.round(audio / max(peak, 1.0) * 32767).astype("<i2")
     waveform = torch.from_numpy(samples.astype(np.float32) / 32767)
-    return Recording(samples, level_db(waveform[None]), labels)
+    return Recording(samples, level_db(waveform[None], SAMPLE_RATE), labels)
 
 
 class Pack:

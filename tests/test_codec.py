@@ -107,7 +107,9 @@ def test_stereo_stays_stereo(codec: Codec):
 
 def test_level_is_met_even_by_a_model_that_learnt_nothing(codec: Codec):
     audio = recording(2.0)
-    assert level_db(codec.decode(codec.encode(audio)).waveform) == pytest.approx(level_db(audio.waveform), abs=1.0)
+    assert level_db(codec.decode(codec.encode(audio)).waveform, 44_100) == pytest.approx(
+        level_db(audio.waveform, 44_100), abs=1.0
+    )
 
 
 def test_silence_in_gives_silence_out(codec: Codec):
@@ -156,7 +158,7 @@ def test_long_recordings_come_in_blocks(codec: Codec):
 def test_the_shortest_sounds_keep_their_level(codec: Codec, samples: int, sample_rate: int):
     sound = Audio(noise(samples=samples, channels=2), sample_rate)
     back = codec.decode(codec.encode(sound), quality="draft")
-    assert level_db(back.waveform) == pytest.approx(level_db(sound.waveform), abs=0.01)
+    assert level_db(back.waveform, sample_rate) == pytest.approx(level_db(sound.waveform, sample_rate), abs=0.01)
 
 
 @pytest.mark.parametrize("block_seconds", [0.1, 2.0])
@@ -234,7 +236,7 @@ def test_floats_of_any_size_come_back(codec: Codec):
     huge = Audio(recording(0.5).waveform * 1e30, 44100)
     out = codec.decode(codec.encode(huge)).waveform
     assert out.isfinite().all()
-    assert level_db(out) == pytest.approx(level_db(huge.waveform), abs=2)
+    assert level_db(out, 44_100) == pytest.approx(level_db(huge.waveform, 44_100), abs=2)
 
 
 def test_same_input_gives_the_same_bytes(codec: Codec):

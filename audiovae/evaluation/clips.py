@@ -68,7 +68,7 @@ def load_clip(clip: Clip, codec: Codec) -> Audio:
     if audio.duration_seconds < SHORTEST_SECONDS:
         raise InputError(f"{clip.path}: shorter than {SHORTEST_SECONDS:g} s, too short to be measured")
     waveform = audio.waveform.mean(0, keepdim=True)
-    measured_db = level_db(waveform)
+    measured_db = level_db(waveform, config.sample_rate)
     if measured_db == -math.inf:
         raise InputError(f"{clip.path}: silent, there is nothing to measure")
     gain = 10 ** ((config.level_db - measured_db) / 20)

@@ -238,7 +238,7 @@ def _magnitudes(waveforms: Float[Tensor, "steps samples"], codec: Codec) -> Soun
 
 def _levelled(waveform: Float[Tensor, "1 samples"], codec: Codec) -> Float[Tensor, "1 samples"]:
     """At the level that the model works at, as the codec sees every sound."""
-    return waveform * 10 ** ((codec.config.spectrogram.level_db - level_db(waveform)) / 20)
+    return waveform * 10 ** ((codec.config.spectrogram.level_db - level_db(waveform, _rate(codec))) / 20)
 
 
 def _rate(codec: Codec) -> int:

@@ -200,7 +200,7 @@ def _decoded(paths: list[Path], config: Config) -> Generator[tuple[Path, tuple[n
 
 def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
     """Mono samples and their level, or the reason why the file is left out."""
-    meter, blocks = LevelMeter(), []
+    meter, blocks = LevelMeter(config.spectrogram.sample_rate), []
     try:
         for block in AudioFile(path).blocks(config.spectrogram.sample_rate, BLOCK_SAMPLES):
             mono = block.mean(0, keepdim=True)

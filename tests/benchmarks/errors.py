@@ -33,7 +33,9 @@ def errors_db(codec: Codec, path: Path) -> Tensor:
     config, model = codec.config, codec.checkpoint.model
     waveform = Audio.load(path).resample(config.spectrogram.sample_rate).waveform.mean(0, keepdim=True)
     waveform = waveform[:, : SECONDS * config.spectrogram.sample_rate]
-    waveform = waveform * 10 ** ((config.spectrogram.level_db - level_db(waveform)) / 20)
+    waveform = waveform * 10 ** (
+        (config.spectrogram.level_db - level_db(waveform, config.spectrogram.sample_rate)) / 20
+    )
     target = codec.spectrogram(waveform[None])
     target = target[..., : target.shape[-1] // config.model.time_stride * config.model.time_stride]
     made = model.decode(model.encode(target).mode())

@@ -84,7 +84,7 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
     rate, model_db = codec.config.spectrogram.sample_rate, codec.config.spectrogram.level_db
 
     def bands(waveform: Tensor) -> Tensor:
-        gain = 10 ** ((model_db - level_db(waveform)) / 20)
+        gain = 10 ** ((model_db - level_db(waveform, rate)) / 20)
         return codec.spectrogram.magnitude(codec.spectrogram(gain * waveform[:, None])[:, 0]) / gain
 
     def model(waveform: Tensor) -> Tensor:
