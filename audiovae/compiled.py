@@ -54,7 +54,7 @@ def overlap_add(frames, window, hop_length, signal):
 @_compiled
 @no_type_check
 def extrapolate(projected, t, d, alpha, beta, gamma):
-    """A step of ``griffin_lim.Acceleration``: takes ``t`` and ``d`` to the next iteration, and ``projected`` to c."""
+    """A step of ``Acceleration``: takes ``t`` and ``d`` to the next iteration, and ``projected`` to c."""
     for i in range(len(t)):
         before = t[i]
         step = d[i] + gamma * (projected[i] - d[i]) - before

@@ -133,7 +133,7 @@ class DataConfig(Settings):
     gain_db: Annotated[float, Field(ge=0)] = 9.0
     """Segments are made louder or quieter by up to this much."""
     pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
-    """Segments are played faster or more slowly, to sound up to this much (half at least) higher or lower."""
+    """Segments sound up to this much higher or lower, by intervals of ``segments.window_lengths``; 0: as they are."""
     pitch_share: Fraction = 0.5
     """Share of the segments whose pitch is drawn at random."""
     workers: Annotated[int, Field(ge=0)] = 2

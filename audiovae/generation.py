@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from audiovae.config import Config
 from audiovae.errors import InputError
@@ -24,6 +26,9 @@ class HasPrior(Protocol):
     def config(self) -> Config: ...
     @property
     def fingerprint(self) -> str: ...
+    def all_channels(
+        self, mean: Float[Tensor, "channels latent_channels latent_frames"]
+    ) -> Float[Tensor, "channels all_latent_channels latent_frames"]: ...
 
 
 def generate(
@@ -80,5 +85,5 @@ def _variation(
         raise InputError(
             f"{like.source or 'latents'}: encoded by checkpoint {like.checkpoint}, but this one is {codec.fingerprint}"
         )
-    mean = codec.prior.vary(like.mean, amount=amount, generator=generator)
+    mean = codec.prior.vary(codec.all_channels(like.mean), amount=amount, generator=generator)
     return replace(like, mean=mean, logvar=None, source=f"generate(like={like.source}, amount={amount:g}, {name})")

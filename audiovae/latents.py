@@ -60,8 +60,8 @@ class Latents:
         _check_tensors(self.mean, self.logvar)
         if self.sample_rate <= 0:
             raise ValueError(f"sample_rate {self.sample_rate} must be above 0")
-        if self.samples < 0:
-            raise ValueError(f"samples {self.samples} must not be negative")
+        if self.samples <= 0:
+            raise ValueError(f"samples {self.samples} must be above 0")
         if self.level_db != -math.inf and not abs(self.level_db) <= LARGEST_LEVEL_DB:
             raise ValueError(
                 f"level_db {self.level_db} must be -{LARGEST_LEVEL_DB} to {LARGEST_LEVEL_DB}, or -inf for silence"

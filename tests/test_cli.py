@@ -23,13 +23,14 @@ from audiovae.__main__ import main as start
 from audiovae.audio import CODINGS, Audio, AudioWriter
 from audiovae.checkpoint import load_checkpoint
 from audiovae.cli import app, datasets, encode_progress, options, sounds
-from audiovae.cli.results import check_folder, result_folder
+from audiovae.cli.results import UNFINISHED, check_folder, result_folder
 from audiovae.encoding import resume, writer
 from audiovae.errors import InputError
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.folder_lock import locked
 from audiovae.latent_dataset import schema
 from audiovae.latent_dataset.schema import Row
+from audiovae.latents import Latents
 from audiovae.tensor_file import read_tensors
 from audiovae.training import loop, prior, validation
 from audiovae.training import run as training
@@ -687,6 +688,42 @@ def test_encode_and_decode_mirror_a_folder(checkpoint: Path, clips: Path, tmp_pa
     assert line == f"{dataset}: no encoded recording is named e.wav"
 
 
+def test_decoding_that_was_stopped_goes_on(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out = tmp_path / "latents", tmp_path / "out"
+    work("encode", clips, "--out", dataset, "--checkpoint", checkpoint)
+    words = ("decode", dataset, "--checkpoint", checkpoint, "--quality", "draft", "--out")
+    work(*words, tmp_path / "whole")
+    save, stop_at = codec.Codec.save, "c.wav"
+
+    def saved(self: codec.Codec, latents: Latents, path: Path, **options: Any) -> float:
+        if path.name == stop_at:
+            raise KeyboardInterrupt
+        return save(self, latents, path, **options)
+
+    monkeypatch.setattr(codec.Codec, "save", saved)
+    assert refuse(*words, out, code=130) == f"{out}: interrupted; the same command goes on"
+    assert names(out) == [UNFINISHED, "a.wav", "b.wav"]
+    for other in (("--format", "flac", "--force"), ("--where", "a.wav")):
+        stop_at = "c.flac"
+        kept = (out / "a.wav").stat().st_mtime_ns
+        assert "--force" in other or "holds results already" in refuse(*words, out, "--quality", "best", *other)
+        assert (out / "a.wav").stat().st_mtime_ns == kept
+    stop_at = ""
+    assert work(*words, out) == f"wrote {out}: 5 recordings, 2 of them done before"
+    assert names(out) == names(tmp_path / "whole")
+    for name in names(out):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert "holds results already" in refuse(*words, out)
+    stop_at = "b.wav"
+    before = {name: (out / name).stat().st_mtime_ns for name in names(out)}
+    assert "goes on" in refuse(*words, out, "--force", code=130)
+    stop_at = ""
+    assert work(*words, out, "--force").endswith("5 recordings, 1 of them done before")
+    assert all((out / name).stat().st_mtime_ns > mtime_ns for name, mtime_ns in before.items())
+
+
 def test_a_part_is_called_what_it_is_called_in_the_whole(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     for name in ("a.wav", "a.flac"):
@@ -813,6 +850,15 @@ def test_encode_on_ray_without_it_says_what_to_install(
     assert line == "encoding on Ray needs more packages: pip install 'audiovae[ray]'"
 
 
+def test_on_ray_this_machine_needs_no_gpu_and_workers_are_the_nodes(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint, "--ray", "local", "--device", "cuda")
+    assert refuse(*words) == "encoding on Ray needs more packages: pip install 'audiovae[ray]'"
+    assert "not with --ray" in misuse(*words, "--workers", 2)
+
+
 def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
     with locked(tmp_path / "x"):
         line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)
@@ -916,6 +962,8 @@ def test_train_by_force_replaces_the_run_only(quick: Path, music: Path, tmp_path
     (run / "mine.txt").write_text("mine")
     (run / "log.jsonl").write_text('{"step": 1, "loss": 0}\n')
     words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
+    assert refuse(*words) == f"{run}/log.jsonl: is there, and not a run's: use another folder"
+    (run / "config.json").write_text("{}")
     assert call(*words).exit_code == 0
     assert (run / "mine.txt").read_text() == "mine"
     assert json.loads((run / "log.jsonl").read_text().splitlines()[0])["step"] == 2

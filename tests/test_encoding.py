@@ -14,7 +14,7 @@ from audiovae.codec import Codec, load
 from audiovae.encoding import pipeline, preparation
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
-from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts, prepare
 from audiovae.encoding.restore import find_latents
 from audiovae.encoding.run import Outcome, encode_dataset, local_encoder
 from audiovae.latent_dataset.schema import Row
@@ -160,7 +160,7 @@ def test_a_file_that_grows_while_it_is_read_is_a_failure(codec: Codec, tmp_path:
     with path.open("ab") as file:
         file.write(b"more")
     *_, last = messages
-    assert isinstance(last, Facts) and last.error == "changed while it was read"
+    assert isinstance(last, RecordingFacts) and last.error == "changed while it was read"
 
 
 def test_an_input_that_disappears_is_a_row_and_done_when_it_is_back(codec: Codec, tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_globs_are_understood_where_no_shell_did(music: Path) -> None:
     assert sources(f"{music}/*.wav") == ["a.wav"]
     assert sources(f"{music}/**/*.wav") == ["a.wav", "live/b.wav"]
     assert sources(f"{music}/l*") == ["live/b.wav"]
+    assert sources(f"{music}/**/l*") == ["live/b.wav"]
+    assert sources(f"{music}/**") == sources(f"{music}/**/") == sources(music)
     with pytest.raises(InputError, match="no audio files in it"):
         sources(f"{music}/*.ogg")
 

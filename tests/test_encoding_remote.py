@@ -22,7 +22,7 @@ from audiovae.encoding import remote, workers
 from audiovae.encoding.cluster import ClusterEncoder, _entry
 from audiovae.encoding.inputs import find_recordings
 from audiovae.encoding.pipeline import settings_of
-from audiovae.encoding.preparation import Analysis, Facts, prepare
+from audiovae.encoding.preparation import Analysis, RecordingFacts, prepare
 from audiovae.encoding.run import Outcome, encode_dataset, local_encoder
 from audiovae.errors import InputError
 from audiovae.latent_dataset.shards import find_shards, open_shard
@@ -98,7 +98,17 @@ def test_a_bucket_is_like_a_folder(bucket: str, music: Path) -> None:
 
 
 def test_folders_objects_and_globs(bucket: str, music: Path) -> None:
-    for given in ("live", "a.flac", "*.wav", "**/*.wav", "l*", "**", "live/*/50*", "live/café/50% #1 + [x]?.wav"):
+    for given in (
+        "live",
+        "a.flac",
+        "*.wav",
+        "**/*.wav",
+        "l*",
+        "**",
+        "**/l*",
+        "live/*/50*",
+        "live/café/50% #1 + [x]?.wav",
+    ):
         here, there = find_recordings([f"{music}/{given}"]), find_recordings([f"s3://{bucket}/{given}"])
         assert [one.source for one in there] == [one.source for one in here], given
         assert [one.root for one in there] == [f"s3://{bucket}{one.root.removeprefix(str(music))}" for one in here]
@@ -184,7 +194,7 @@ def test_an_object_that_is_replaced_while_it_is_read(codec: Codec, bucket: str, 
     next(messages)
     put(server, bucket, "a.flac", b"other")
     *_, last = messages
-    assert isinstance(last, Facts) and last.error == "changed while it was read"
+    assert isinstance(last, RecordingFacts) and last.error == "changed while it was read"
 
 
 def test_temporary_files_of_a_run_that_is_cut_short_are_gone(

@@ -86,6 +86,16 @@ def test_changed_files_are_told_of_and_done_again_when_asked(music: Path, tmp_pa
     assert mean == [float(torch.tensor(float(sum(b"audio other"))).half())] * 6
 
 
+def test_all_are_done_again_but_for_what_cannot_be_read_now(music: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "latents"
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in sorted(music.iterdir())))
+    run(tmp_path / "list.txt", dataset)
+    (music / "00001.wav").unlink()
+    outcome = run(tmp_path / "list.txt", dataset, redo="all")
+    assert (outcome.encoded, outcome.done_before) == (5, 1)
+    assert len(content(dataset)["ok"]) == 6
+
+
 def test_a_file_of_the_same_size_and_date_is_seen_by_its_content(music: Path, tmp_path: Path) -> None:
     run(music, tmp_path / "latents")
     before = (music / "00001.wav").stat().st_mtime_ns

@@ -20,7 +20,7 @@ from audiovae.encoding import pipeline, workers
 from audiovae.encoding.cluster import Actors
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
-from audiovae.encoding.preparation import Analysis, Facts, Piece
+from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts
 
 PIECE_LATENT_FRAMES = 24
 
@@ -62,8 +62,8 @@ def test_a_worker_that_dies_is_replaced_and_its_recording_is_whole(codec: Codec,
         else:
             last = message
     assert told.index("Restart") in (2, 3, 4)  # some pieces were on their way
-    assert told[told.index("Restart") + 1 :] == ["Piece"] * 9 + ["Facts"]
-    assert isinstance(last, Facts) and last.error is None
+    assert told[told.index("Restart") + 1 :] == ["Piece"] * 9 + ["RecordingFacts"]
+    assert isinstance(last, RecordingFacts) and last.error is None
 
 
 def test_a_recording_that_kills_two_workers_is_a_failure(
@@ -166,7 +166,7 @@ def test_a_worker_that_stands_still_in_the_middle_of_a_message_is_ended(
     receive, standing = workers._Worker.receive, threading.Event()
     calls = iter(range(9))
 
-    def receive_two(self: workers._Worker) -> Piece | Facts:
+    def receive_two(self: workers._Worker) -> Piece | RecordingFacts:
         if next(calls) < 2:
             return receive(self)
         assert self.process.pid is not None

@@ -19,7 +19,11 @@ def prior() -> Prior:
     return Prior.fit(3.0 + noise[:, :, 1:] + 0.8 * noise[:, :, :-1])
 
 
-CODEC = SimpleNamespace(prior=prior(), config=Config(), fingerprint="f00d")
+def all_channels(mean: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(mean, (0, 0, 0, CHANNELS - mean.shape[1]))
+
+
+CODEC = SimpleNamespace(prior=prior(), config=Config(), fingerprint="f00d", all_channels=all_channels)
 
 
 def recording(**changes) -> Latents:
@@ -62,6 +66,13 @@ def test_many_sounds_have_the_prior_s_moments():
 def test_variation_by_0_is_the_recording_exactly():
     like = recording()
     assert torch.equal(generate(CODEC, like=like, amount=0).mean, like.mean)
+
+
+def test_latents_of_fewer_channels_vary_as_those_whose_others_are_0():
+    few, zeros = recording(), recording()
+    zeros.mean[:, 4:] = 0
+    few = recording(mean=zeros.mean[:, :4], logvar=None)
+    assert torch.equal(generate(CODEC, like=few, seed=1).mean, generate(CODEC, like=zeros, seed=1).mean)
 
 
 def test_variation_by_1_is_a_new_sound_of_the_recording_s_kind():

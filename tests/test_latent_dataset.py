@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from audiovae.errors import InputError
-from audiovae.latent_dataset import shards
+from audiovae.latent_dataset import shards, torch_dataset
 from audiovae.latent_dataset.schema import DatasetSettings, Row, name_text, text_name
 from audiovae.latent_dataset.shards import find_shards, keep_rows, next_shard, read_facts, write_shard
 from audiovae.latent_dataset.torch_dataset import LatentDataset
@@ -194,7 +194,7 @@ def with_values(shard: Path, row: int, **values: object) -> None:
     ("values", "reason"),
     [
         ({"level_db": 1e9}, r"level_db 1000000000\.0 must be"),
-        ({"samples": -5}, "samples -5 must not be negative"),
+        ({"samples": -5}, "samples -5 must be above 0"),
         ({"samples": None}, "."),
         ({"sample_rate": 0}, "sample_rate 0 must be above 0"),
         ({"channels": 7}, "shape"),
@@ -311,3 +311,15 @@ def test_half_precision_costs_little(tmp_path: Path) -> None:
         error = (LatentDataset(folder)[0] - mean).abs()
         assert bool((error <= mean.abs() * relative + 3e-8 * (relative > 0)).all())
         assert bool(error.max() > 0) == (precision == "float16")
+
+
+def test_thousands_of_shards_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_dataset, "FILES_KEPT", 3)
+    monkeypatch.setattr(torch_dataset, "ROW_GROUPS_KEPT", 1)
+    for number in range(9):
+        write_shard(next_shard(tmp_path, shards.ENCODED), [row(f"{number}.wav", 2 + number)], SETTINGS)
+    found, opened, files = LatentDataset(tmp_path), [], Path("/proc/self/fd")
+    for index in (*range(9), *range(9)):
+        assert found[index].shape[2] == 2 + index
+        opened.append(sum(str(tmp_path) in os.readlink(file) for file in files.iterdir() if file.is_symlink()))
+    assert max(opened) <= 3 and opened[0] <= 1

@@ -167,7 +167,7 @@ def test_header_fields_of_the_wrong_type_are_refused(tmp_path, name, text, reaso
 @pytest.mark.parametrize(
     ("header", "tensors", "reason"),
     [
-        ({"samples": "-1"}, {}, "samples -1 must not be negative"),
+        ({"samples": "-1"}, {}, "samples -1 must be above 0"),
         ({"sample_rate": "0"}, {}, "sample_rate 0 must be above 0"),
         ({"level_db": "NaN"}, {}, "level_db nan must be -1000 to 1000, or -inf for silence"),
         ({"level_db": "1e9"}, {}, "level_db 1000000000.0 must be -1000 to 1000"),
@@ -195,7 +195,7 @@ def test_contents_that_can_not_be_true_are_refused(tmp_path, header, tensors, re
 
 
 def test_object_refuses_what_the_file_refuses():
-    with pytest.raises(ValueError, match="samples -1 must not be negative"):
+    with pytest.raises(ValueError, match="samples -1 must be above 0"):
         replace(latents(), samples=-1)
     with pytest.raises(ValueError, match="mean has NaN"):
         latents(mean=torch.full((2, 4, 3), math.nan))

@@ -10,7 +10,7 @@ import typer
 from audiovae.cli import options
 from audiovae.cli.encode_progress import counts, encode_progress
 from audiovae.cli.report import Report, one_line
-from audiovae.cli.results import result_folder
+from audiovae.cli.results import growing_folder
 from audiovae.json_text import to_json
 
 if TYPE_CHECKING:
@@ -76,9 +76,14 @@ def encode(
     from audiovae.encoding.pipeline import settings_of
     from audiovae.encoding.run import encode_dataset, local_encoder
 
+    if ray is not None and workers is not None:
+        raise typer.BadParameter(
+            "not with --ray, which has as many processes as the cluster has room for", param_hint="--workers"
+        )
     report = Report(as_json=as_json, quiet=quiet)
     recordings = find_recordings(inputs)
-    codec = load(checkpoint, device=device)
+    # On a cluster the nodes have the devices; this machine writes the rows, and may have none.
+    codec = load(checkpoint, device=device if ray is None else "cpu")
     settings = settings_of(codec, precision=precision, logvar=logvar, latent_channels=latent_channels)
     if ray is None:
         if workers is None:
@@ -138,26 +143,31 @@ def decode(
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Turn a dataset of latents, or a part of it, into audio again."""
+    """Turn a dataset of latents, or a part of it, into audio again; a run can be stopped any time."""
     from audiovae.cli.sound_folder import describe_codec, say_gains
     from audiovae.codec import load
-    from audiovae.encoding.restore import audio_names, choose, decode_dataset, find_latents
+    from audiovae.encoding.restore import audio_names, choose, decode_dataset, facts_of, find_latents
 
     report = Report(as_json=as_json, quiet=quiet)
     everything = find_latents(dataset)
     # Named beside all others: a part is called what it is called in the whole.
     all_names = audio_names([one.source for one in everything], format)
     chosen = choose(dataset, everything, where or [])
-    stored, names = [everything[place] for place in chosen], [all_names[place] for place in chosen]
-    with result_folder(out, names, force=force) as folder, report.progress("decoding") as advance:
+    stored = {all_names[place]: everything[place] for place in chosen}
+    settings = {"quality": quality, "format": format}
+    made_with = to_json(settings | {"latents": facts_of(dataset)})
+    with (
+        growing_folder(out, list(stored), made_with, force=force) as left,
+        report.progress("decoding") as advance,
+    ):
         codec = load(checkpoint, device=device)
-        targets = [folder / name for name in names]
-        gains_db = decode_dataset(codec, stored, targets, quality=quality, progress=advance)
-    made = [{"name": name, "gain_db": gain} for name, gain in zip(names, gains_db, strict=True)]
+        latents, targets = [stored[name] for name in left], [out / name for name in left]
+        gains_db = decode_dataset(codec, latents, targets, quality=quality, force=force, progress=advance)
+    gain_db = dict(zip(left, gains_db, strict=True))
+    made = [{"name": name, "gain_db": gain_db.get(name)} for name in stored]
     say_gains(report, made)
-    facts = {"settings": {"quality": quality, "format": format}, "files": made}
-    written = [str(out / name) for name in names]
+    facts = {"settings": settings, "files": made, "written": [str(out / name) for name in stored]}
+    before = f", {len(stored) - len(left)} of them done before" if len(left) < len(stored) else ""
     report.finish(
-        f"wrote {out}: {len(names)} recording{'s' * (len(names) > 1)}",
-        describe_codec(codec) | facts | {"written": written},
+        f"wrote {out}: {len(stored)} recording{'s' * (len(stored) > 1)}{before}", describe_codec(codec) | facts
     )

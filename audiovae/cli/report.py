@@ -1,4 +1,4 @@
-"""What a command says: progress on stderr, results on stdout, in words or as one JSON object."""
+"""What a command says: bars on stderr, lines and results on stdout, in words or as one JSON object."""
 
 import sys
 from collections.abc import Iterator

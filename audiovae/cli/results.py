@@ -1,14 +1,18 @@
-"""A folder of results that appears whole or not at all."""
+"""A folder of results that appears whole or not at all; or, where that would be hours, file by file."""
 
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from audiovae.errors import InputError
 from audiovae.interrupts import interrupts_held
+from audiovae.whole_file import whole_file
+
+UNFINISHED = ".audiovae-unfinished.json"
+"""Beside results that grow: what they are made with, so that only the same is gone on with."""
 
 
 def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
@@ -50,6 +54,53 @@ def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterato
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force: bool) -> Iterator[list[str]]:
+    """Yields those of these files that are still to be made in ``folder``, each of them whole, in its place.
+
+    What a block that didn't come to its end made with the same stays, and isn't to be made again. Raises InputError
+    like ``check_folder``, and for an interrupt, if there is something to go on with.
+    """
+    check_folder(folder, [], force=force)
+    mark, is_new = folder / UNFINISHED, not folder.exists()
+    made = [name for name in names if _goes_on(mark, made_with) and _is_younger(folder / name, mark)]
+    left = [name for name in names if name not in set(made)]
+    check_folder(folder, left, force=force)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not made:
+            with whole_file(mark, force=True) as temporary:
+                temporary.write_text(made_with, encoding="utf-8")
+        yield left
+        mark.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        if not any(_is_younger(folder / name, mark) for name in names):
+            raise
+        raise InputError(f"{folder}: interrupted; the same command goes on") from None
+    finally:
+        if not any(_is_younger(folder / name, mark) for name in names):
+            _remove_nothing(folder, mark, is_new=is_new)
+
+
+def _goes_on(mark: Path, made_with: str) -> bool:
+    return mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == made_with
+
+
+def _is_younger(file: Path, mark: Path) -> bool:
+    """Files that --force is to replace are older than the mark."""
+    return file.is_file() and mark.exists() and file.stat().st_mtime_ns >= mark.stat().st_mtime_ns
+
+
+def _remove_nothing(folder: Path, mark: Path, *, is_new: bool) -> None:
+    """What a block left that made no file."""
+    with suppress(OSError):
+        mark.unlink(missing_ok=True)
+        if is_new:
+            folder.rmdir()
 
 
 def _nearest_existing(folder: Path) -> Path:

@@ -164,7 +164,7 @@ def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
         fixed = fixed.parent
     found: dict[str, Place] = {}
     for path in sorted(map(Path, glob.iglob(pattern, recursive=True))):
-        if path.is_dir() and "**" not in pattern:
+        if path.is_dir() and not pattern.endswith("**"):  # which matches what lies below as well
             found |= {os.path.abspath(file): None for file in find_audio(path)}
         elif path.suffix.lower() in SUFFIXES and not path.is_dir():
             found[os.path.abspath(path)] = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from audiovae.codec import Codec
 from audiovae.encoding.batches import BatchEncoder, Encoded
 from audiovae.encoding.inputs import Recording
-from audiovae.encoding.preparation import Analysis, Facts, Piece
+from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts
 from audiovae.encoding.workers import prepared
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import DatasetSettings, Precision, Row
@@ -54,7 +54,7 @@ def encode_recordings(
             if isinstance(message, Piece):
                 for encoded in _encode(encoder, message, assembly.expect(index, message)):
                     assembly.put(encoded)
-            elif isinstance(message, Facts):
+            elif isinstance(message, RecordingFacts):
                 assembly.close(index, message)
             else:
                 assembly.restart(index)
@@ -77,7 +77,7 @@ class _Partial:
     pieces: int = 0
     missing: int = 0
     parts: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = field(default_factory=dict)
-    facts: Facts | None = None
+    facts: RecordingFacts | None = None
 
 
 class _Assembly:
@@ -112,7 +112,7 @@ class _Assembly:
         """Forgets what came of a recording so far."""
         self.partial[index] = _Partial(attempt=self.partial.get(index, _Partial()).attempt + 1)
 
-    def close(self, index: int, facts: Facts) -> None:
+    def close(self, index: int, facts: RecordingFacts) -> None:
         """There will be no more pieces."""
         one = self.partial.setdefault(index, _Partial())
         one.facts = facts
@@ -127,7 +127,7 @@ class _Assembly:
             yield self._row(self.recordings[self.next], one, one.facts)
             self.next += 1
 
-    def _row(self, recording: Recording, one: _Partial, facts: Facts) -> Row:
+    def _row(self, recording: Recording, one: _Partial, facts: RecordingFacts) -> Row:
         row = Row(recording.source, recording.root, facts.size, facts.mtime_ns, facts.sha256, facts.error)
         if facts.error is not None:
             return row

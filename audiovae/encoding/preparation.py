@@ -48,7 +48,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecordingFacts:
     """What comes after a recording's last piece. With an ``error``, its pieces are worth nothing."""
 
     error: str | None = None
@@ -60,7 +60,7 @@ class Facts:
     level_db: float | None = None
 
 
-def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Facts]:
+def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | RecordingFacts]:
     """The pieces of a recording in bounded memory, and then its facts. Whatever goes wrong is told by the facts."""
     looks: tuple[int, int] | tuple[None, None] = None, None
     path: Path | None = None
@@ -75,9 +75,9 @@ def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Facts]
                 yield Piece(waveform, keep.start, keep.stop)
         if look_at(recording) != looks:
             raise InputError("changed while it was read")
-        yield Facts(None, *looks, sha256, audio.sample_rate, audio.samples, level_db)
+        yield RecordingFacts(None, *looks, sha256, audio.sample_rate, audio.samples, level_db)
     except Exception as error:  # whatever a file can cause is a row, not the end of a night's run
-        yield Facts(_reason(error, path), *looks)
+        yield RecordingFacts(_reason(error, path), *looks)
 
 
 def look_at(recording: Recording) -> tuple[int, int]:

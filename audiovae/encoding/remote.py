@@ -207,11 +207,13 @@ def _glob(store: "FileSystem", pattern: str) -> "tuple[str, list[FileInfo]]":
             below = [(folder, info) for folder in folders for info in _below(store, folder, recursive=True)]
             rest = parts[place:]
             found = [info for folder, info in below if _matches(info.path[len(folder) + 1 :].split("/"), rest)]
-            return fixed, _audio(found)
+            folders = [] if rest[-1] == "**" else [info.path for info in found if info.type.name == "Directory"]
+            break
         infos = (info for folder in folders for info in _below(store, folder, recursive=False))
         found = [info for info in infos if fnmatchcase(posixpath.basename(info.path), parts[place])]
         folders = [info.path for info in found if info.type.name == "Directory"]
-    return fixed, _audio([*found, *(info for folder in folders for info in _audio_below(store, folder))])
+    found += [info for folder in folders for info in _audio_below(store, folder)]
+    return fixed, _audio({info.path: info for info in found}.values())
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:

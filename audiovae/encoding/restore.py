@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text, text_name
+from audiovae.latent_dataset.shards import find_shards
 from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.latents import Latents
 
@@ -42,6 +43,13 @@ def find_latents(path: Path) -> list[Stored]:
     if not stored:
         raise InputError(f"{path}: no recording in it was encoded")
     return stored
+
+
+def facts_of(path: Path) -> list[object]:
+    """What would differ if a dataset or file did: its path, and the size and date of each of its files."""
+    files = [path] if path.is_file() else find_shards(path)
+    looks = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [str(path.absolute()), looks]
 
 
 def choose(path: Path, stored: Sequence[Stored], where: Sequence[str]) -> list[int]:
@@ -86,6 +94,7 @@ def decode_dataset(
     targets: Sequence[Path],
     *,
     quality: str = "standard",
+    force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[float]:
     """Decodes latents to audio files; returns the gains in dB that kept them from clipping.
@@ -99,7 +108,7 @@ def decode_dataset(
     gains_db = []
     for done, (one, target) in enumerate(zip(stored, targets, strict=True), start=1):
         target.parent.mkdir(parents=True, exist_ok=True)
-        gains_db.append(codec.save(one.load(), target, quality=quality))
+        gains_db.append(codec.save(one.load(), target, quality=quality, force=force))
         progress(done, len(stored))
     return gains_db
 

@@ -20,7 +20,8 @@ from audiovae.latent_dataset.shards import DamagedShard, find_shards, keep_rows,
 
 Redo = Literal["missing", "changed", "content", "all"]
 """Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
-checksum differs (every file is read for that); or all."""
+checksum differs (every file is read for that); or all. What can't be read now keeps the latents that it has. Old rows
+go first: after an interrupt they are missing, and the next run makes them."""
 
 STORE_THREADS, STORE_CHUNK = 32, 256
 """Requests to a store at once, and how many wait for their turn."""
@@ -132,7 +133,7 @@ def _compared(
     def compare(recording: Recording) -> tuple[Recording, _Held | None, bool | None]:
         own = held.get(recording.name)
         row = own or _of_another_root(recording, by_source)
-        if row is None or not row.ok or redo == "all":
+        if row is None or not row.ok or (redo == "all" and _can_be_read(recording)):
             return recording, row, None
         # What was moved has its row's checksum, whatever its date: a store gives a copy a new one.
         return recording, row, own is not None and _is_changed(recording, own, by_content=redo == "content")
@@ -172,6 +173,14 @@ def _is_gone(path: str) -> bool:
 
 def _looks(recording: Recording) -> Looks:
     return recording.listed or look_at(recording)
+
+
+def _can_be_read(recording: Recording) -> bool:
+    try:
+        _looks(recording)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _is_changed(recording: Recording, row: _Held, *, by_content: bool) -> bool:

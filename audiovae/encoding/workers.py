@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from audiovae.encoding.inputs import Recording
-from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts, prepare
 from audiovae.interrupts import children_deaf
 
 MESSAGES_AHEAD = 32
-"""Pieces (5 MB at most each) that wait for the model."""
+"""Pieces (9 MB at most each) that wait for the model."""
 RECORDINGS_AHEAD = 4096
 """How far a recording may be decoded before its turn: the rows are written in order, and wait in memory."""
 LONGEST_WAIT_SECONDS = 0.2
@@ -33,7 +33,7 @@ class Restart:
     """The process that had a recording died: its pieces so far are void, it is decoded again."""
 
 
-Message = Piece | Facts | Restart
+Message = Piece | RecordingFacts | Restart
 
 
 def prepared(
@@ -80,10 +80,10 @@ class _Worker:
         with suppress(OSError):  # one that died just now is noticed when it is listened to
             self.pipe.send(recording)
 
-    def receive(self) -> Piece | Facts:
+    def receive(self) -> Piece | RecordingFacts:
         """Raises EOFError or OSError if the process has died."""
         message = self.pipe.recv()
-        if isinstance(message, Facts):
+        if isinstance(message, RecordingFacts):
             return message
         shape, first, last = message
         waveform = torch.empty(shape)
@@ -174,7 +174,7 @@ class _Pool:
                 if self.stopped:
                     return
                 message = self._replace(place, index)
-            if isinstance(message, Facts):
+            if isinstance(message, RecordingFacts):
                 self.workers[place].index = None
                 self.open.discard(index)
             self._tell((index, message))
@@ -186,7 +186,7 @@ class _Pool:
         how = self.workers[place].end()
         self.workers[place] = _Worker(self.analysis, self.folder)
         if index in self.died:
-            return Facts(error=f"the process that decoded it died, twice ({how})")
+            return RecordingFacts(error=f"the process that decoded it died, twice ({how})")
         self.died.add(index)
         self.workers[place].start(index, self.recordings[index])
         return Restart()
@@ -201,7 +201,7 @@ def _work(pipe: Connection, analysis: Analysis, folder: str) -> None:
         while True:
             with closing(prepare(pipe.recv(), analysis)) as messages:  # pyright: ignore[reportArgumentType]
                 for message in messages:
-                    if isinstance(message, Facts):
+                    if isinstance(message, RecordingFacts):
                         pipe.send(message)
                     else:
                         pipe.send((tuple(message.waveform.shape), message.first, message.last))

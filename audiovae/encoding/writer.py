@@ -9,9 +9,10 @@ from audiovae.latent_dataset.schema import DatasetSettings, Row
 from audiovae.latent_dataset.shards import ENCODED, FAILURES, next_shard, row_bytes, write_shard
 
 SHARD_BYTES = 256 << 20
-"""What a shard has at most, unless a single row has more: about 50 hours of mono."""
+"""What a shard has at most, unless a single row has more: about 3 hours of mono."""
 SHARD_SECONDS = 120.0
-"""A shard is written no later than this after its first row, so that a power cut costs no more than that."""
+"""A shard is written with the first row that comes so long after the last shard: a power cut costs no more than
+that, or than the one recording that took longer."""
 
 
 class ShardWriter:

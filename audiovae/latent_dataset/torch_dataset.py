@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-ROW_GROUPS_KEPT = 16
-"""Row groups (1 MiB each, more where a single recording is longer) that a process keeps in memory."""
+ROW_GROUPS_KEPT, FILES_KEPT = 16, 64
+"""Row groups (1 MiB each, more where a single recording is longer) that a process keeps in memory; and shards that it
+keeps open: a system allows a process some hundreds, and there may be thousands."""
 
 
 class LatentDataset(Dataset[Tensor]):
@@ -96,7 +97,7 @@ class LatentDataset(Dataset[Tensor]):
 
     def __getstate__(self) -> dict[str, object]:
         """What a worker gets: no open files."""
-        return self.__dict__ | {"_files": {}, "_groups": OrderedDict(), "_process": -1}
+        return self.__dict__ | {"_files": OrderedDict(), "_groups": OrderedDict(), "_process": -1}
 
     @contextmanager
     def _telling_the_row(self, index: int) -> Iterator[None]:
@@ -115,7 +116,7 @@ class LatentDataset(Dataset[Tensor]):
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._files: dict[int, pq.ParquetFile] = {}
+        self._files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
 
     def _row(self, index: int) -> "dict[str, pa.Scalar]":
@@ -128,13 +129,19 @@ class LatentDataset(Dataset[Tensor]):
             # After a fork: what the parent opened is the parent's.
             self._forget()
         if (shard, group) not in self._groups:
-            if shard not in self._files:
-                self._files[shard] = open_shard(self.shards[shard], checksums=True)
-            self._groups[shard, group] = read_rows(self._files[shard], group, self.shards[shard])
+            self._groups[shard, group] = read_rows(self._file(shard), group, self.shards[shard])
             if len(self._groups) > ROW_GROUPS_KEPT:
                 self._groups.popitem(last=False)
         self._groups.move_to_end((shard, group))
         return self._groups[shard, group]
+
+    def _file(self, shard: int) -> "pq.ParquetFile":
+        if shard not in self._files:
+            self._files[shard] = open_shard(self.shards[shard], checksums=True)
+            if len(self._files) > FILES_KEPT:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(shard)
+        return self._files[shard]
 
 
 def _places(number: int, shard: Path) -> np.ndarray:

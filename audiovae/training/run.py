@@ -111,8 +111,8 @@ def new_run(
     if not data.is_dir():
         raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
-    if _is_first_process() and not force:
-        _refuse_used(folder)
+    if _is_first_process():
+        _refuse_used(folder, force=force)
     return Run(folder, settings, data, cache or folder.absolute().parent / "cache", start=checkpoint)
 
 
@@ -193,29 +193,39 @@ def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
                 )
 
 
-def _refuse_used(folder: Path) -> None:
+def _refuse_used(folder: Path, *, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-        if not (folder / CONFIG_FILE).exists():
-            raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
-        raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
+    there = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
+    if CONFIG_FILE in there:
+        if not force:
+            raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
+    elif there & set(_results()):
+        name = min(there & set(_results()))
+        raise InputError(f"{folder / name}: is there, and not a run's: use another folder")
+    elif there and not force:
+        raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
+
+
+def _results() -> list[str]:
+    """Names in a run's folder that a new run there begins without."""
+    from audiovae.training.log import BOARD_FOLDER, LOG_FILE
+    from audiovae.training.loop import MODEL_FILE, STATE_FILE
+
+    return [LOG_FILE, MODEL_FILE, STATE_FILE, BOARD_FOLDER]
 
 
 def _prepare_folder(run: Run) -> None:
     """Writes what a later --resume needs; a new run first removes what an older one left, and nothing else."""
-    from audiovae.training.log import BOARD_FOLDER, LOG_FILE
-    from audiovae.training.loop import MODEL_FILE, STATE_FILE
-
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(run.folder)
         if not run.resumed:
-            for name in (LOG_FILE, MODEL_FILE, STATE_FILE):
-                (run.folder / name).unlink(missing_ok=True)
-            for left in run.folder.glob(PRIOR_STATE):
-                left.unlink(missing_ok=True)
-            shutil.rmtree(run.folder / BOARD_FOLDER, ignore_errors=True)
+            for left in (*map(run.folder.joinpath, _results()), *run.folder.glob(PRIOR_STATE)):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
         folders = {"data": str(run.data.absolute()), "cache": str(run.cache.absolute())}
         _write_whole(run.folder / CONFIG_FILE, run.config.model_dump_json(indent=2))
         _write_whole(run.folder / FOLDERS_FILE, json.dumps(folders, indent=2))

@@ -32,7 +32,7 @@ from audiovae.encoding import pipeline
 from audiovae.encoding.batches import BatchEncoder
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
-from audiovae.encoding.preparation import Analysis, Facts, Piece, prepare
+from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts, prepare
 from audiovae.encoding.workers import Message, prepared
 from audiovae.encoding.writer import ShardWriter
 from audiovae.latent_dataset.torch_dataset import LatentDataset
@@ -50,9 +50,9 @@ class Clock:
 
     def listen(self, messages: Iterator[tuple[int, Message]]) -> Iterator[tuple[int, Message]]:
         for message in messages:
-            self.warm -= isinstance(message[1], Facts)
+            self.warm -= isinstance(message[1], RecordingFacts)
             yield message
-            if isinstance(message[1], Facts) and self.warm == 0:
+            if isinstance(message[1], RecordingFacts) and self.warm == 0:
                 self.start = time.perf_counter()
 
     def seconds(self) -> float:
@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, temporary: Path) -> str:
     recordings = list(islice(find_recordings([folder]), arguments.files))
     warm = min(WARM_UP * max(1, arguments.workers), len(recordings) // 2)
     analysis = Analysis(codec.config, codec.checkpoint.model.context_latent_frames, pipeline.PIECE_LATENT_FRAMES)
-    facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, Facts)]
+    facts = [message for one in recordings for message in prepare(one, analysis) if isinstance(message, RecordingFacts)]
     lengths = [one.samples / one.sample_rate if one.samples and one.sample_rate else 0.0 for one in facts]
     audio = sum(lengths[warm:])
 
