@@ -90,6 +90,9 @@ def test_another_evaluations_report_is_kept_without_force(checkpoint: Path, clip
         "holds the report of another evaluation (use --force to overwrite)"
     )
     assert json.loads((out / "report.json").read_bytes()) == before
+    other = ["evaluate", clips / "<a>.wav", *first[2:], "--quality", "draft"]
+    for words in (other, [*first, "--quality", "draft", "--limit", 1]):
+        assert "holds the report of another evaluation" in refuse(*words)
     work(*first, "--quality", "draft")
     assert json.loads((out / "report.json").read_bytes())["clips"] == before["clips"]
     work(*first, "--quality", "standard", "--force")

@@ -24,6 +24,8 @@ from audiovae.evaluation.latent_use import latent_use
 from audiovae.evaluation.realism import fit_prior, realism
 from audiovae.evaluation.records import TRUE_BANDS, TRUE_MAGNITUDES, record_clip
 from audiovae.evaluation.run import PCA, evaluate, with_baselines
+from audiovae.evaluation.summary import Summary
+from audiovae.evaluation.tables import lecture_table, truth_table
 from audiovae.latents import Latents
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +66,10 @@ def latents_of(mean: torch.Tensor, logvar: torch.Tensor | None = None) -> Latent
     return Latents(mean, logvar, "made", RATE, samples, -20.0, "none")
 
 
+def errors_of(row: dict[str, Summary]) -> str:
+    return row["truth_relative_error"].text()
+
+
 def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     codec: Codec, folder: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +106,12 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     assert found.transposed["dB average"]["truth_relative_error"].count == 2
     assert found.transposed["aligned bands, no model"]["truth_relative_error"].mean < 1
     assert seen == [(done, 17) for done in range(18)]
+    side_by_side, truth = lecture_table(found), truth_table(found)
+    assert side_by_side.header[1:] == [PCA, "VAE"]
+    assert side_by_side.rows[0][1:] == [group[name]["log_mel_error_db"].text() for name in (PCA, "VAE")]
+    assert side_by_side.rows[1][2] == found.phrases["VAE"]["truth_relative_error"].text()
+    assert [row[1:] for row in truth.rows if row[0] == "dB average"] == [["1.00", "1.00", "1.00 ± 0.00"]]
+    assert ["VAE, pitch only", "–", errors_of(found.phrases["VAE, pitch only"]), "–"] in truth.rows
 
 
 def test_what_is_done_is_not_done_again_unless_it_changed(
@@ -128,6 +140,9 @@ def test_what_is_done_is_not_done_again_unless_it_changed(
     assert loaded == ["b"]
     assert changed[0] == first[0] and changed[1] != first[1]
     measured(force=True)
+    assert loaded == ["a", "b"]
+    monkeypatch.setattr(records, "_code", lambda: "another version of this package")
+    measured()
     assert loaded == ["a", "b"]
 
 
@@ -171,6 +186,14 @@ def test_names_of_models_are_their_own(codec: Codec) -> None:
     for name in ("VAE", "PCA", "target", "true bands"):
         with pytest.raises(InputError, match=f"--compare {name}: the name is taken"):
             with_baselines(codec, {name: codec})
+
+
+def test_a_model_of_another_front_end_is_not_compared(codec: Codec) -> None:
+    spectrogram = codec.config.spectrogram.model_copy(update={"hop_length": 256})
+    config = codec.config.model_copy(update={"spectrogram": spectrogram})
+    other = replace(codec, checkpoint=replace(codec.checkpoint, config=config))
+    with pytest.raises(InputError, match="--compare other: works on 44100 Hz, windows of 2048 and hops of 256 samples"):
+        with_baselines(codec, {"other": other})
 
 
 def test_latents_that_are_the_prior_tell_nothing_and_a_constant_channel_is_not_active() -> None:
@@ -256,7 +279,7 @@ def test_a_clip_comes_mono_at_the_models_rate_and_level(codec: Codec, folder: Pa
 
     audio = load_clip(Clip(folder / "b.flac", "b", "clips"), codec)
     assert (audio.channels, audio.sample_rate, audio.samples) == (1, RATE, 52_000)
-    assert level_db(audio.waveform) == pytest.approx(-20, abs=0.05)
+    assert level_db(audio.waveform, 44_100) == pytest.approx(-20, abs=0.05)
 
 
 def test_the_examples_are_found_and_those_in_the_wheel_are_small_and_free(monkeypatch: pytest.MonkeyPatch) -> None:

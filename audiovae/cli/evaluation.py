@@ -1,5 +1,6 @@
 """``audiovae evaluate``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +55,12 @@ def evaluate(
     found = find_clips(clips or [example_folder()], limit=limit)
     loaded = {name: load(path, device=device) for name, path in others.items()}
     models = with_baselines(load(checkpoint, device=device), loaded)
-    settings = {"models": {name: codec.fingerprint for name, codec in models.items()}, "quality": quality}
+    settings = {
+        "models": {name: codec.fingerprint for name, codec in models.items()},
+        "quality": quality,
+        "clips": [os.path.abspath(path) for path in clips or [example_folder()]],
+        "limit": limit,
+    }
     check_report(out, settings, force=force)
     with report.progress("evaluating") as advance:
         evaluation = run(models, found, out / "clips", quality=quality, force=force, progress=advance)

@@ -1,4 +1,4 @@
-"""One picture of the latent spaces: what the prior covers, and where the clips lie."""
+"""One picture of the latent spaces: where the clips lie, and what the KL pulls them towards."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ _BACKGROUND, _PANEL_COLOUR, _TEXT, _PRIOR = (18, 18, 24), (30, 30, 38), (235, 23
 def latent_map(clips: Mapping[str, Sequence[Latents]], labels: Sequence[str]) -> Image.Image:
     """Latent frames of each model's clips on their two widest principal axes, coloured by label.
 
-    Grey points are as many samples of N(0, I) on the same axes: where they and the clips' don't overlap, sampling
-    and interpolation lead to places that the decoder never saw.
+    Grey points are as many samples of N(0, I) on the same axes: where clips lie beyond them or leave them empty, the KL
+    didn't shape the latents, and only a prior that was learnt from them (``model/prior.py``) draws sounds like theirs.
     """
     colours = _colours(labels)
     size = (MARGIN + len(clips) * (PANEL + MARGIN) + LEGEND, PANEL + 2 * MARGIN)

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -103,15 +104,23 @@ def record_clip(
 
 
 def _key(clip: Clip, codecs: Mapping[str, Codec], quality: str, shown: bool) -> str:
-    """Of all that a record depends on."""
+    """Of all that a record depends on, this package's code and the machine's kind included."""
     try:
         facts = clip.path.stat()
     except OSError as error:
         raise InputError(f"{clip.path}: {error.strerror}") from error
-    models = {name: codec.fingerprint for name, codec in codecs.items()}
-    packages = [why_not_zimtohrli() is None, why_not_musicnn() is None]
+    models = {name: [codec.fingerprint, codec.device.type] for name, codec in codecs.items()}
+    packages = [why_not_zimtohrli() is None, why_not_musicnn() is None, torch.__version__, _code()]
     text = json.dumps([str(clip.path.absolute()), facts.st_size, facts.st_mtime_ns, models, quality, shown, packages])
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """Of the modules that analysis, synthesis and measures are made of."""
+    package = Path(__file__).parents[1]
+    modules = sorted(path for folder in (".", "model", "evaluation") for path in (package / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 
 
 def _measure(

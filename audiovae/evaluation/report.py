@@ -11,7 +11,14 @@ from audiovae.errors import InputError
 from audiovae.evaluation.latent_map import latent_map
 from audiovae.evaluation.records import Record
 from audiovae.evaluation.run import Evaluation
-from audiovae.evaluation.tables import Table, in_between_table, lecture_table, realism_table, reconstruction_table
+from audiovae.evaluation.tables import (
+    Table,
+    in_between_table,
+    lecture_table,
+    realism_table,
+    reconstruction_table,
+    truth_table,
+)
 from audiovae.json_text import to_json
 from audiovae.whole_file import whole_file
 
@@ -35,12 +42,13 @@ _NOTES = {
     "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
     "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "
     "larger values.",
-    "In-betweens of tones, different pitch": "Synthetic tones whose true in-betweens are known. Truth-relative error: "
-    "0 is the truth, 1 a crossfade in dB. A second pitch beside the first means that both ends are heard. Residuals: "
-    "what no mix of the two ends explains; where pitch must move, high is right. The controls show which measures "
-    "a crossfade can win. Cycle: how far from where it came from a decoded in-between is encoded again. Pitch "
-    "only: onsets are not matched; linear: mixed along the straight line, not brought to the latents' length again; "
-    "unaligned: and without matching anything. Aligned bands: matched notes without any model.",
+    "In-betweens and the truth": "Of synthetic tones and phrases of other pitches, and of clips and the same clips "
+    "transposed, the true in-betweens are known: 0 is the truth, 1 a crossfade in dB. The tables below say more.",
+    "In-betweens of tones, different pitch": "Truth-relative error: as above. A second pitch beside the first means "
+    "that both ends are heard. Residuals: what no mix of the two ends explains; where pitch must move, high is right. "
+    "The controls show which measures a crossfade can win. Cycle: how far from where it came from a decoded in-between "
+    "is encoded again. Pitch only: onsets are not matched; linear: mixed along the straight line, not brought to the "
+    "latents' length again; unaligned: and without matching anything. Aligned bands: matched notes without any model.",
     "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
     "whether what rises does so at once, as in the truth, or the rhythms of both are heard (far below).",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
@@ -95,6 +103,7 @@ def page(evaluation: Evaluation) -> str:
     sections = {
         "Side by side": lecture_table(evaluation),
         "Reconstruction": reconstruction_table(evaluation),
+        "In-betweens and the truth": truth_table(evaluation),
         "In-betweens of tones, different pitch": in_between_table(evaluation.tones["different pitch"]),
         "In-betweens of tones, same pitch": in_between_table(evaluation.tones["same pitch"]),
         "In-betweens of phrases": in_between_table(evaluation.phrases),
@@ -141,8 +150,9 @@ def _latents(evaluation: Evaluation) -> str:
     png = io.BytesIO()
     latent_map(latents, labels).save(png, format="PNG")
     note = (
-        "Each point is a latent frame, on the two axes along which the clips' vary most (PCA), beside samples of "
-        "N(0, I). Where the two cover each other, samples and in-betweens decode to something meaningful."
+        "Each point is a latent frame, on the two axes along which the clips' vary most (PCA); grey: samples of "
+        "N(0, I), which the KL pulls them towards. Where the two don't overlap, a sample of N(0, I) is like no "
+        "clip: new sounds are drawn from a prior that was learnt from the latents."
     )
     return f"<h2>Latent spaces</h2><p class=note>{note}</p><img alt='' src='{_embedded(png.getvalue(), 'image/png')}'>"
 

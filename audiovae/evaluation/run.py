@@ -74,10 +74,20 @@ def with_baselines(codec: Codec, others: Mapping[str, Codec]) -> dict[str, Codec
     name = "VAE" if codec.config.model.variational else "autoencoder"
     pca = pca_codec(codec)
     reserved = {name, PCA, TARGET, TRUE_BANDS, TRUE_MAGNITUDES}
-    for other in others:
+    for other, its in others.items():
         if other in reserved:
             raise InputError(f"--compare {other}: the name is taken, give it another")
+        if _stft(its) != _stft(codec):
+            raise InputError(
+                f"--compare {other}: works on {_stft(its)}, the model in question on {_stft(codec)}; "
+                "they can't be compared frame by frame"
+            )
     return {name: codec} | ({PCA: pca} if pca else {}) | dict(others)
+
+
+def _stft(codec: Codec) -> str:
+    config = codec.config.spectrogram
+    return f"{config.sample_rate} Hz, windows of {config.n_fft} and hops of {config.hop_length} samples"
 
 
 def evaluate(

@@ -54,6 +54,21 @@ def in_between_table(rows: Rows) -> Table:
     return Table(["method", *measures.values()], [[name, *_cells(found, measures)] for name, found in rows.items()])
 
 
+def truth_table(evaluation: Evaluation) -> Table:
+    """Methods by kinds of sounds between which the truth is known."""
+    kinds = {
+        "tones": evaluation.tones["different pitch"],
+        "phrases": evaluation.phrases,
+        "music": evaluation.transposed,
+    }
+    known = {kind: rows for kind, rows in kinds.items() if rows}
+    errors = [
+        [name, *("–" if name not in rows else rows[name]["truth_relative_error"].text() for rows in known.values())]
+        for name in dict.fromkeys(name for rows in known.values() for name in rows)
+    ]
+    return Table(["truth-relative error ↓", *known], errors)
+
+
 def realism_table(evaluation: Evaluation) -> Table:
     """FD-MFCC of each model's kinds of sounds."""
     kinds = _kinds(evaluation)
@@ -62,26 +77,22 @@ def realism_table(evaluation: Evaluation) -> Table:
 
 
 def lecture_table(evaluation: Evaluation) -> Table:
-    """What the lecture claims of PCA, autoencoder and VAE, side by side: one row each."""
-    kinds = _kinds(evaluation)
-    header = ["model", "reconstruction: log-mel error, dB ↓"]
-    header += [f"{way} ↓" for way in ways_of("in-betweens of phrases: truth-relative error")]
-    header += [f"{kind}: FD-MFCC ↓" for kind in kinds] + ["KL, bits a second", "active channels"]
-    rows = []
-    for name in sorted(evaluation.models, key=lambda one: one != PCA):
-        errors = [ways[name]["log_mel_error_db"] for ways in evaluation.reconstruction.values()]
-        found, use = evaluation.realism[name], evaluation.latent_use.get(name)
-        rows.append(
-            [
-                name,
-                ", ".join(error.text() for error in errors),
-                *(evaluation.phrases[way]["truth_relative_error"].text() for way in ways_of(name)),
-                *(_number(found[kind], 0) for kind in kinds),
-                "none" if use is None else _number(use.kl_bits_a_second, 0),
-                "all" if use is None else f"{use.active_channels} of {use.channels}",
-            ]
-        )
-    return Table(header, rows)
+    """What the lecture claims of PCA, autoencoder and VAE, side by side: one column each."""
+    names = sorted(evaluation.models, key=lambda one: one != PCA)
+    rows = [
+        [f"reconstruction of {group}: log-mel error, dB ↓", *(ways[name]["log_mel_error_db"].text() for name in names)]
+        for group, ways in evaluation.reconstruction.items()
+    ]
+    ways = zip(ways_of("in-betweens of phrases"), *map(ways_of, names), strict=True)
+    for title, *own in ways:
+        errors = (evaluation.phrases[way]["truth_relative_error"] for way in own)
+        rows.append([f"{title}: truth-relative error ↓", *(error.text() for error in errors)])
+    for kind in _kinds(evaluation):
+        rows.append([f"{kind}: FD-MFCC ↓", *(_number(evaluation.realism[name][kind], 0) for name in names)])
+    uses = [evaluation.latent_use.get(name) for name in names]
+    rows.append(["KL, bits a second", *("none" if use is None else _number(use.kl_bits_a_second, 0) for use in uses)])
+    active = ("all" if use is None else f"{use.active_channels} of {use.channels}" for use in uses)
+    return Table(["", *names], [*rows, ["active channels", *active]])
 
 
 def _kinds(evaluation: Evaluation) -> list[str]:

@@ -1,12 +1,14 @@
 """What ``audiovae evaluate`` measures of the bundled model, as tables for the documents.
 
     python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--compare NAME=FILE]
-        [--out DIR] [--write DOCUMENT] [--blocks PREFIX]
+        [--trained-on FOLDER...] [--out DIR] [--write DOCUMENT]... [--blocks PREFIX]
 
 For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
-over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side),
-in-betweens (tones of different pitch, models and controls), phrases (of different pitches and rhythms), transposed
-(clips and the same clips transposed); each, under a prefix if one is given, is written where the document has it.
+over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side), truth
+(how far from it in-betweens are, in short), in-betweens (tones of different pitch, models and controls), phrases (of
+different pitches and rhythms), transposed (clips and the same clips transposed); each, under a prefix if one is given,
+is written where a document has it. Block trained-on: how far from the clips as many seconds of sounds are that were
+trained on, spread evenly over those folders, as new sounds have: what these can hope for.
 ``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run it again, it goes
 on.
 """
@@ -15,12 +17,14 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from document import table, write_block
 
 import audiovae
-from audiovae.evaluation.clips import find_clips
-from audiovae.evaluation.run import evaluate, with_baselines
-from audiovae.evaluation.tables import in_between_table, lecture_table, reconstruction_table
+from audiovae.evaluation.clips import SECONDS, find_clips, load_clip
+from audiovae.evaluation.realism import SAMPLE_FRAMES, SAMPLES_OF_A_CLIP, mfcc_distance
+from audiovae.evaluation.run import Evaluation, evaluate, with_baselines
+from audiovae.evaluation.tables import in_between_table, lecture_table, reconstruction_table, truth_table
 
 
 def main() -> None:
@@ -30,9 +34,10 @@ def main() -> None:
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--compare", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--trained-on", nargs="+", default=[], type=Path)
     parser.add_argument("--blocks", default="")
     parser.add_argument("--out", type=Path, default=Path("evaluation"))
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--write", action="append", default=[], type=Path)
     arguments = parser.parse_args()
     compared = {}
     for one in arguments.compare:
@@ -45,18 +50,32 @@ def main() -> None:
         quality=arguments.quality,
         progress=lambda done, total: print(f"{done}/{total}", end="\r", file=sys.stderr, flush=True),
     )
-    blocks = {
+    tables = {
         "reconstruction": reconstruction_table(evaluation),
         "models": lecture_table(evaluation),
+        "truth": truth_table(evaluation),
         "in-betweens": in_between_table(evaluation.tones["different pitch"]),
         "phrases": in_between_table(evaluation.phrases),
         "transposed": in_between_table(evaluation.transposed),
     }
-    for name, made in ((arguments.blocks + name, made) for name, made in blocks.items()):
-        text = table(made.header, made.rows)
+    blocks = {name: table(made.header, made.rows) for name, made in tables.items()}
+    if arguments.trained_on:
+        distance = trained_on(arguments.trained_on, evaluation)
+        blocks["trained-on"] = f"Sounds that were trained on: FD-MFCC {distance:.0f}."
+    for name, text in blocks.items():
         print(f"\n{text}")
-        if arguments.write and f"<!-- {name} -->" in arguments.write.read_text(encoding="utf-8"):
-            write_block(arguments.write, name, text)
+        for document in arguments.write:
+            if f"<!-- {arguments.blocks}{name} -->" in document.read_text(encoding="utf-8"):
+                write_block(document, arguments.blocks + name, text)
+
+
+def trained_on(folders: list[Path], evaluation: Evaluation) -> float:
+    """FD-MFCC of as much sound of these folders, coded by the first model, as is drawn of a prior."""
+    codec = next(iter(evaluation.models.values()))
+    seconds = SAMPLES_OF_A_CLIP * SAMPLE_FRAMES / codec.config.latent_rate * len(evaluation.records)
+    clips = find_clips(folders, limit=round(seconds / SECONDS / len(folders)))
+    real = torch.cat([record.features for record in evaluation.records])
+    return mfcc_distance(codec, [codec.encode(load_clip(clip, codec)) for clip in clips], real)
 
 
 if __name__ == "__main__":
