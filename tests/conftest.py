@@ -1,4 +1,5 @@
-"""Small seeded sounds for all tests: mono [1, samples] or stereo [2, samples], float32, at most half of full scale."""
+"""Small seeded sounds for all tests: mono [1, samples] or stereo [2, samples], float32, at most half of full scale; and
+for commands a checkpoint and clips."""
 
 import os
 from collections.abc import Callable
@@ -6,9 +7,14 @@ from collections.abc import Callable
 # Before torch is imported: several processes of tests share the cores, and those that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import pytest
 import torch
+from tiny_codec import save_tiny
 from torch import Tensor
+
+from audiovae.audio import Audio
 
 SAMPLE_RATE = 44_100
 
@@ -62,3 +68,20 @@ def sound(request: pytest.FixtureRequest) -> Tensor:
 def sounds() -> dict[str, Callable[..., Tensor]]:
     """The sounds by name, as functions: sounds["tone"](samples=4096)."""
     return SOUNDS
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """a.wav and b.wav of one length, c.flac shorter, d.wav stereo at another rate, silence.wav."""
+    folder = tmp_path_factory.mktemp("clips")
+    Audio(tone(samples=12_000), 44_100).save(folder / "a.wav")
+    Audio(noise(samples=12_000), 44_100).save(folder / "b.wav")
+    Audio(tone(samples=6_000, frequency_hz=880.0), 44_100).save(folder / "c.flac")
+    Audio(stereo(samples=6_000), 22_050).save(folder / "d.wav")
+    Audio(silence(samples=6_000), 44_100).save(folder / "silence.wav")
+    return folder

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from commands import call, misuse, refuse, work
 from conftest import noise, sweep
-from test_cli import call, misuse, refuse, work
 from tiny_codec import save_tiny
 
 from audiovae.audio import Audio

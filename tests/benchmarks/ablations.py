@@ -26,7 +26,7 @@ from document import table, write_block
 import audiovae
 from audiovae.config import Config
 from audiovae.evaluation.clips import Clip, find_clips
-from audiovae.evaluation.realism import mfcc_distance
+from audiovae.evaluation.realism import realism
 from audiovae.evaluation.records import TRUE_BANDS, Record, record_clip
 from audiovae.evaluation.summary import summarise
 from audiovae.evaluation.tables import RECONSTRUCTION
@@ -36,8 +36,9 @@ TENTHS, FEW_VALIDATIONS = 10, 4
 HELD_OUT = ["held-out error of bands, dB", "held-out error of mels, dB"]
 HEADS = ["run", "what differs from the first", "steps", *HELD_OUT, "KL, nats a latent frame", "active"]
 CURVE_HEADS = ["error of bands in training, dB", HELD_OUT[0], "error of mels in training, dB", HELD_OUT[1]]
-MEASURES = ("zimtohrli_mos", "spectral_convergence_db", "log_spectral_distance_db")
-SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), "FD-MFCC ↓"]
+MEASURES = ("log_mel_error_db", "zimtohrli_mos", "spectral_convergence_db")
+REAL = ("reconstructions", "in-betweens", "new sounds, mixture")
+SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), *(f"{kind}: FD-MFCC ↓" for kind in REAL)]
 
 
 def differences(config: dict[str, Any], first: dict[str, Any]) -> str:
@@ -109,8 +110,9 @@ def sounds(run: Path, clips: Sequence[Clip], folder: Path) -> tuple[list[str], l
         record_clip(clip, {MODEL: codec}, folder, quality="standard", shown=False, force=False) for clip in clips
     ]
     real = torch.cat([record.features for record in records])
-    distance = mfcc_distance(codec, [record.latents[MODEL] for record in records], real)
-    return [*means(records, MODEL), f"{distance:.0f}"], [*means(records, TRUE_BANDS), "0"]
+    found = realism(codec, codec.prior, [record.latents[MODEL] for record in records], real)
+    ceiling = [*means(records, TRUE_BANDS), *[""] * len(REAL)]
+    return [*means(records, MODEL), *(f"{found[kind]:.0f}" for kind in REAL)], ceiling
 
 
 def means(records: Sequence[Record], way: str) -> list[str]:
