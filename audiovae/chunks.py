@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -30,25 +31,38 @@ def chunks(total: int, size: int, context: int) -> Iterator[tuple[int, int, slic
         yield first, last, slice(start - first, end - first)
 
 
-def recording_level_db(recording: Audio | AudioFile, config: Config) -> float:
-    """Level of a recording in dBFS; -inf for silence. Reads it from end to end."""
-    meter = LevelMeter(recording.sample_rate)
-    for block in recording.blocks(recording.sample_rate, BLOCK_LATENT_FRAMES * config.latent_hop_length):
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What must be known of a whole recording before its first piece is analysed."""
+
+    level_db: float
+    """dBFS; -inf for silence."""
+    offset: Float[Tensor, " channels"]
+    """The constant that its samples lie around: to the model, a loud and very low tone."""
+
+
+def measure(recording: Audio | AudioFile, config: Config) -> Measured:
+    """Reads a recording from end to end. What lies above the model's frequencies doesn't count."""
+    rate = min(recording.sample_rate, config.spectrogram.sample_rate)
+    meter = LevelMeter(rate)
+    for block in recording.blocks(rate, BLOCK_LATENT_FRAMES * config.latent_hop_length):
         meter.add(block)
-    return meter.level_db
+    return Measured(meter.level_db, meter.offset.float())
 
 
 def analysis_chunks(
-    recording: Audio | AudioFile, level_db: float, config: Config, *, size: int, context: int
+    recording: Audio | AudioFile, measured: Measured, config: Config, *, size: int, context: int
 ) -> Iterator[tuple[Float[Tensor, "channels samples"], slice]]:
     """Pieces of waveform with all that their latent frames depend on, and which latent frames to keep of each.
 
     A piece has ``size`` latent frames and ``context`` more on either side, less at the recording's ends. It is at
-    the model's rate and level; silence stays as it is.
+    the model's rate and level, without an offset; silence stays as it is.
     """
     hop, half_window = config.latent_hop_length, config.spectrogram.n_fft // 2
-    gain = 10 ** ((config.spectrogram.level_db - level_db) / 20) if level_db > -math.inf else 1.0
+    level_db, offset = measured.level_db, measured.offset[:, None]
+    gain = 10 ** ((config.spectrogram.level_db - level_db) / 20) if level_db > -math.inf else 0.0
     blocks = recording.blocks(config.spectrogram.sample_rate, BLOCK_LATENT_FRAMES * hop)
+    blocks = (block - offset for block in blocks) if offset.any() else blocks
     window = _SlidingWindow(blocks, recording.channels)
     total = count_latent_frames(recording.samples, recording.sample_rate, config)
     for first, last, keep in chunks(total, size, context):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from audiovae.audio import Audio, AudioFile, AudioWriter
 from audiovae.checkpoint import Checkpoint, load_checkpoint
-from audiovae.chunks import analysis_chunks, chunks, recording_level_db
+from audiovae.chunks import analysis_chunks, chunks, measure
 from audiovae.config import Config
 from audiovae.decoded_level import estimated_level_db, level_db_of
 from audiovae.errors import InputError
@@ -79,9 +79,9 @@ class Codec:
         recording = AudioFile(source) if isinstance(source, str | Path) else source
         if isinstance(recording, Audio):
             _check_audio(recording)
-        level_db, means, logvars = recording_level_db(recording, self.config), [], []
+        measured, means, logvars = measure(recording, self.config), [], []
         context = self.checkpoint.model.context_latent_frames
-        pieces = analysis_chunks(recording, level_db, self.config, size=CHUNK_LATENT_FRAMES, context=context)
+        pieces = analysis_chunks(recording, measured, self.config, size=CHUNK_LATENT_FRAMES, context=context)
         for waveform, keep in pieces:
             with torch.inference_mode():
                 spectrogram = self.spectrogram(waveform[:, None].to(self.device), center=False)
@@ -95,7 +95,7 @@ class Codec:
             source=str(recording.path) if isinstance(recording, AudioFile) else recording.source,
             sample_rate=recording.sample_rate,
             samples=recording.samples,
-            level_db=level_db,
+            level_db=measured.level_db,
             checkpoint=self.fingerprint,
         )
 

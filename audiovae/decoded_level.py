@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.level import ABSOLUTE_GATE_DB, PIECE_SECONDS, LevelMeter
+from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 
-SAMPLED_LATENT_FRAMES = 1024
-"""Spread evenly; their level by the model's linear part says which excerpts matter, and how much."""
+COMPONENTS, FRAMES_AT_ONCE = 64, 1024
+"""Of the model's linear part, which says of every latent frame how loud it is, about; and latent frames at a time."""
 EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
@@ -28,17 +28,16 @@ def estimated_level_db(
 ) -> float:
     """What ``level_db_of`` would say within some 0.2 dB, in a time that doesn't depend on the length.
 
-    A ratio estimate (Cochran, "Sampling techniques", 1977): the linear part of the model costs next to nothing, and
-    the decoder differs from it by a factor that varies less than music does. The excerpts that tell the factor are
-    drawn in proportion to their power, evenly, without chance.
+    A ratio estimate (Cochran, "Sampling techniques", 1977): the linear part of the model costs next to nothing, so
+    that every frame can be asked (one stroke may be all that is loud in an hour), and the decoder differs from it by a
+    factor that varies less than music does. The excerpts that tell the factor are drawn in proportion to their power,
+    evenly, without chance.
     """
     device, frames = spectrogram.window.device, mean.shape[2]
-    together = max(1, round(PIECE_SECONDS * model.config.latent_rate))
-    starts = torch.linspace(0, frames - together, min(frames, SAMPLED_LATENT_FRAMES) // together).round().long()
-    sampled = (starts[:, None] + torch.arange(together)).flatten()
-    powers = _linear_powers(mean[:, :, sampled].to(device, torch.float32), model, spectrogram)
+    parts = mean.split(FRAMES_AT_ONCE, dim=2)
+    powers = torch.cat([_linear_powers(part.to(device, torch.float32), model, spectrogram) for part in parts], dim=1)
     channel, place = _by_power(powers)
-    start = (sampled[place] - EXCERPT_LATENT_FRAMES // 2).clamp(0, frames - EXCERPT_LATENT_FRAMES)
+    start = (place - EXCERPT_LATENT_FRAMES // 2).clamp(0, frames - EXCERPT_LATENT_FRAMES)
     reach = torch.arange(-EXCERPT_CONTEXT, EXCERPT_LATENT_FRAMES + EXCERPT_CONTEXT)
     index = (start[:, None] + reach).clamp(0, frames - 1)
     excerpts = mean[channel[:, None], :, index].mT.to(device, torch.float32)
@@ -51,7 +50,7 @@ def estimated_level_db(
 
 
 def _by_power(
-    powers: Float[Tensor, "channels sampled"],
+    powers: Float[Tensor, "channels latent_frames"],
 ) -> tuple[Int[Tensor, " excerpts"], Int[Tensor, " excerpts"]]:
     """Channel and place of the excerpts: at equal steps of the powers' running sum."""
     running = powers.flatten().double().cumsum(0)
@@ -64,10 +63,9 @@ def _linear_powers(
     latents: Float[Tensor, "batch latent_channels latent_frames"], model: VAE, spectrogram: Spectrogram
 ) -> Float[Tensor, "batch latent_frames"]:
     """Powers of the latent frames by the linear part, up to a factor: each band as if noise filled it."""
-    bands = spectrogram.denormalise(model.components.decode(latents)[:, 0])
+    bands = spectrogram.denormalise(model.components.decode(latents[:, :COMPONENTS])[:, 0])
     widths = 1 / spectrogram.bank.filters.square().sum(1)
-    powers = widths @ bands.square()
-    return powers.unflatten(1, (latents.shape[2], -1)).mean(2).cpu()
+    return (widths @ bands.square()).unflatten(1, (latents.shape[2], -1)).mean(2).cpu()
 
 
 def _decoded_powers(

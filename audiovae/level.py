@@ -12,40 +12,71 @@ _AT_ONCE = 1 << 16
 """Samples that are squared at a time: they stay in the processor's cache."""
 ABSOLUTE_GATE_DB = -70.0
 RELATIVE_GATE_DB = -20.0
+SILENT_BELOW_DB = -200.0
+"""Less than any file of integers holds: a gain that brought it to the model's level would be beyond floats."""
+FEWEST_PIECES, LEAST_OFFSET = 8, 0.01
+"""Pieces that a constant offset must be seen in, and the least share of a recording's RMS that counts as one."""
 
 
 class LevelMeter:
     """Gated RMS level of a recording that arrives in blocks of any length.
 
     Gating as in ITU-R BS.1770, without its ear filter: pieces of 93 ms below -70 dBFS, and then those 20 dB below the
-    mean of the rest, don't count, so that pauses don't make a recording seem quiet.
+    mean of the rest, don't count, so that pauses don't make a recording seem quiet. Nor does a constant offset, which
+    nobody hears.
     """
 
     def __init__(self, rate: float | int) -> None:
         """``rate`` is how many samples there are a second; or, for ``add_powers``, powers."""
         self._piece = max(1, round(PIECE_SECONDS * rate))
-        self._powers: list[Tensor] = []
+        self._pieces: list[Tensor] = []
         self._rest: Tensor | None = None
 
     def add(self, waveform: Float[Tensor, "channels samples"]) -> None:
         """Takes the next samples of the recording."""
         for part in waveform.split(_AT_ONCE, dim=1):
             # In double precision: float files may hold anything, and the square of 1e30 would be infinite.
-            self.add_powers(part.double().square().mean(0))
+            samples = part.double()
+            self._add(torch.cat([samples.square().mean(0, keepdim=True), samples]))
 
     def add_powers(self, power: Float[Tensor, " places"]) -> None:
         """Takes the next powers, where they are known without the samples."""
+        self._add(power.double()[None])
+
+    def _add(self, rows: Float[Tensor, "rows places"]) -> None:
+        """Power, and the samples of each channel: what is kept of each piece is their means."""
         if self._rest is not None:
-            power = torch.cat([self._rest, power])
-        whole = len(power) // self._piece * self._piece
-        self._powers.append(power[:whole].reshape(-1, self._piece).mean(1))
-        self._rest = power[whole:].clone()
+            rows = torch.cat([self._rest, rows], dim=1)
+        whole = rows.shape[1] // self._piece * self._piece
+        self._pieces.append(rows[:, :whole].unflatten(1, (-1, self._piece)).mean(2))
+        self._rest = rows[:, whole:].clone()
+
+    def _means(self) -> Float[Tensor, "rows pieces"]:
+        rest = [self._rest.mean(1, keepdim=True)] if self._rest is not None and self._rest.shape[1] else []
+        return torch.cat([*self._pieces, *rest], dim=1) if self._pieces else torch.zeros(1, 0, dtype=torch.float64)
+
+    @property
+    def offset(self) -> Float[Tensor, " channels"]:
+        """The constant that each channel's samples lie around; 0 if it is small or can't be told.
+
+        The median of the pieces' means: silence, too, must lie there, or it is no offset.
+        """
+        power, *means = self._means()
+        if not means or len(power) < FEWEST_PIECES:
+            return torch.zeros(len(means), dtype=torch.float64)
+        offset = torch.stack(means).median(dim=1).values
+        return torch.where(offset.abs() < LEAST_OFFSET * power.mean().sqrt(), 0.0, offset)
 
     @property
     def level_db(self) -> float:
         """Level so far in dBFS (a full-scale square wave has 0); -inf for silence."""
-        rest = [self._rest.mean()[None]] if self._rest is not None and len(self._rest) else []
-        power = torch.cat([*self._powers, *rest]).double() if self._powers or rest else torch.zeros(0)
+        power, *means = self._means()
+        if (offset := self.offset).any():
+            constant = offset[:, None] * (2 * torch.stack(means) - offset[:, None])
+            # What is left of a constant is rounding.
+            power = power - constant.mean(0)
+            power = torch.where(power < 1e-12 * offset.square().mean(), 0.0, power)
+        power = torch.where(power < 10 ** (SILENT_BELOW_DB / 10), 0.0, power)
         loud = power[power > 10 ** (ABSOLUTE_GATE_DB / 10)]
         if not len(loud):
             loud = power[power > 0]

@@ -90,6 +90,28 @@ def test_hits_with_silence_between_keep_their_level(codec: Codec, seconds: float
     assert level_db(out, rate) == pytest.approx(level_db(hits, rate), abs=0.5)
 
 
+def test_an_offset_and_ultrasound_change_nothing(codec: Codec):
+    flute = example("flute_dvorak").waveform[:, : 3 * 44100]
+    plain = codec.encode(Audio(flute, 44100))
+    shifted = codec.encode(Audio(flute + 0.2, 44100))
+    assert shifted.level_db == pytest.approx(plain.level_db, abs=0.02)
+    assert (shifted.mean - plain.mean).abs().mean() < 0.02
+    fast = Audio(flute, 44100).resample(96_000).waveform
+    beyond = 0.5 * torch.sin(2 * torch.pi * 30_000 * torch.arange(fast.shape[1]) / 96_000)
+    sharp = codec.encode(Audio(fast + beyond, 96_000))
+    assert sharp.level_db == pytest.approx(plain.level_db, abs=0.05)
+
+
+def test_one_stroke_in_a_long_quiet_recording_keeps_its_level(codec: Codec):
+    hiss = 1e-3 * noise(samples=60 * 44100)
+    for start in (20.0, 41.7):
+        stroke = hiss.clone()
+        first = round(start * 44100)
+        stroke[:, first : first + 11025] += example("guitar").waveform[:1, 22050 : 22050 + 11025]
+        out = codec.decode(codec.encode(Audio(stroke, 44100)), quality="draft").waveform
+        assert level_db(out, 44100) == pytest.approx(level_db(stroke, 44100), abs=2.0)
+
+
 def test_panned_sound_stays_where_it_was(codec: Codec):
     mono = example("guitar").waveform
     panned = Audio(torch.cat([mono, 0.25 * mono]), 44100)

@@ -43,7 +43,7 @@ def test_latents_carry_the_recordings_facts(codec: Codec):
     assert latents.mean.shape[-1] == count_latent_frames(48000, 48000, TINY)
     assert (latents.sample_rate, latents.samples, latents.source) == (48000, 48000, "noise")
     assert latents.checkpoint == codec.fingerprint
-    assert latents.level_db == pytest.approx(-20, abs=0.1)
+    assert latents.level_db == pytest.approx(-20, abs=0.7)  # half a dB of it lies above 22 kHz
 
 
 @pytest.mark.parametrize("samples", [1, 2, 2205, 4095, 4096, 4097, 50_001])

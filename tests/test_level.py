@@ -40,6 +40,29 @@ def test_the_rate_of_a_file_does_not_matter(rate: int):
     assert level_db(bursts(rate), rate) == pytest.approx(level_db(bursts(RATE), RATE), abs=0.05)
 
 
+@pytest.mark.parametrize("offset", [0.3, -0.05])
+def test_an_offset_is_not_heard(offset: float):
+    music = torch.cat([sine(0.1), 0.02 * sine(1.0)])
+    meter = LevelMeter(RATE)
+    meter.add(music + torch.tensor([[offset], [0.0]]))
+    assert meter.level_db == pytest.approx(level_db(music, RATE), abs=0.01)
+    assert meter.offset.tolist() == pytest.approx([offset, 0], abs=1e-4)
+
+
+def test_what_silence_does_not_lie_around_is_no_offset():
+    clicks = torch.zeros(1, 10 * RATE)
+    clicks[0, ::RATE] = 0.9
+    meter = LevelMeter(RATE)
+    meter.add(clicks)
+    assert meter.offset == 0
+    assert LevelMeter(RATE).offset.shape == (0,)
+
+
+def test_a_constant_and_what_floats_can_hardly_hold_are_silence():
+    assert level_db(torch.full((1, 2 * RATE), 0.3), RATE) == -math.inf
+    assert level_db(1e-40 * sine(1.0), RATE) == -math.inf
+
+
 def test_silence_has_no_level():
     assert level_db(torch.zeros(2, 5000), RATE) == -math.inf
     assert LevelMeter(RATE).level_db == -math.inf

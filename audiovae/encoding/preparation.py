@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.audio import Audio, AudioFile
-from audiovae.chunks import analysis_chunks, recording_level_db
+from audiovae.chunks import analysis_chunks, measure
 from audiovae.config import Config
 from audiovae.encoding import remote
 from audiovae.encoding.inputs import Member, Recording
@@ -69,13 +69,13 @@ def prepare(recording: Recording, analysis: Analysis) -> Iterator[Piece | Record
         with _as_file(recording) as path:
             sha256 = _sha256(path)
             audio = _in_memory(AudioFile(path))
-            level_db = recording_level_db(audio, analysis.config)
+            measured = measure(audio, analysis.config)
             size, context = analysis.piece_latent_frames, analysis.context_latent_frames
-            for waveform, keep in analysis_chunks(audio, level_db, analysis.config, size=size, context=context):
+            for waveform, keep in analysis_chunks(audio, measured, analysis.config, size=size, context=context):
                 yield Piece(waveform, keep.start, keep.stop)
         if look_at(recording) != looks:
             raise InputError("changed while it was read")
-        yield RecordingFacts(None, *looks, sha256, audio.sample_rate, audio.samples, level_db)
+        yield RecordingFacts(None, *looks, sha256, audio.sample_rate, audio.samples, measured.level_db)
     except Exception as error:  # whatever a file can cause is a row, not the end of a night's run
         yield RecordingFacts(_reason(error, path), *looks)
 

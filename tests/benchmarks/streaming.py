@@ -100,7 +100,7 @@ def level_errors_db(codec: Codec, folders: list[Path], seconds: float = 300.0) -
                 continue
             mean = codec.encode(joined(held, rate)).mean
             whole = [codec.spectrogram.magnitude(piece) for piece in codec.spectrogram_chunks(mean)]
-            true_db = level_db_of(whole, codec.spectrogram, codec.config.model.stage_stride)
+            true_db = level_db_of(whole, codec.spectrogram)
             errors.append(estimated_level_db(mean, codec.checkpoint.model, codec.spectrogram) - true_db)
             held = []
     return errors
