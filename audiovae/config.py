@@ -130,7 +130,7 @@ class DataConfig(Settings):
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
     shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Share of the segments that is drawn from each of these folders at the top of the data; the rest by length."""
-    gain_db: Annotated[float, Field(ge=0)] = 9.0
+    gain_db: Annotated[float, Field(ge=0, le=60)] = 9.0
     """Segments are made louder or quieter by up to this much."""
     pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
     """Segments sound up to this much higher or lower, by intervals of ``segments.window_lengths``; 0: as they are."""
@@ -153,7 +153,7 @@ class TrainingConfig(Settings):
     """Optimizer steps in all."""
     batch_size: Positive = 16
     """Segments in one step of one process."""
-    learning_rate: Annotated[float, Field(gt=0)] = 6e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 6e-4
     """Peak of the schedule."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Steps of linear warm-up, before the cosine."""

@@ -225,7 +225,8 @@ def _normalised(weights: Sequence[Number], count: int) -> list[float]:
     if len(weights) != count:
         raise InputError(f"weights {text}: {len(weights)} for {count} recordings")
     total = math.fsum(weights) if all(math.isfinite(weight) for weight in weights) else math.nan
-    if not math.isfinite(total) or total == 0:
+    # 0.1 + 0.2 - 0.3 is not quite 0 in floats.
+    if not math.isfinite(total) or abs(total) <= 1e-9 * math.fsum(map(abs, weights)):
         raise InputError(f"weights {text}: must be finite and must not sum to 0")
     return [weight / total for weight in weights]
 

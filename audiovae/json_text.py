@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """A value as JSON; what JSON has no word for (NaN, and infinity as the level of silence) becomes null."""
+    """A value as JSON; what JSON has no word for (NaN, and infinity as the level of silence) becomes null.
+
+    A byte of a file name that isn't UTF-8 stands as \\xff.
+    """
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -15,4 +18,7 @@ def _finite(value: object) -> object:
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
+    if isinstance(value, str):
+        # A file name may hold bytes that are no text, which not every reader takes.
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -117,12 +117,6 @@ def test_mixed_rates_take_the_highest_and_obey_the_frame_rule(fit, weight):
                 assert aligned.samples / other == pytest.approx(a.duration_seconds, abs=1.1 / 8000)
 
 
-def test_recordings_of_no_samples_can_be_mixed():
-    empty = recording(0)
-    assert to_one_time_axis([empty, empty], [0.5, 0.5]).samples == 0
-    assert to_one_time_axis([empty, recording(20000, seed=1)], [0.5, 0.5]).samples == 10000
-
-
 def test_mono_is_doubled_for_stereo():
     mono, stereo = recording(), recording(channels=2, seed=1)
     first, second = match_channels([mono, stereo])

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import call, misuse, names, refuse, work
 from tiny_codec import save_tiny
@@ -18,6 +20,7 @@ from audiovae.encoding import writer
 from audiovae.errors import InputError
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.folder_lock import locked
+from audiovae.json_text import to_json
 from audiovae.latent_dataset.schema import Row
 from audiovae.latents import Latents
 
@@ -124,6 +127,46 @@ def test_encode_lists_what_failed_and_exits_with_1(checkpoint: Path, clips: Path
     result = call("encode", bad, clips / "a.wav", "--out", tmp_path / "x", "--checkpoint", checkpoint, "--fail-fast")
     assert result.exit_code == 1
     assert "failed" in result.stdout.splitlines()[-1]
+
+
+def test_a_damaged_row_is_told_of_and_the_others_are_decoded(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    dataset, out = tmp_path / "latents", tmp_path / "out"
+    work("encode", clips, "--out", dataset, "--checkpoint", checkpoint)
+    (shard,) = dataset.glob("*.parquet")
+    table = pq.read_table(shard)
+    frames = table["latent_frames"].to_pylist()
+    column = pa.array([frames[0] + 1, *frames[1:]], table["latent_frames"].type)
+    place = table.column_names.index("latent_frames")
+    shard.unlink()
+    pq.write_table(table.set_column(place, table.schema.field(place), column), shard)
+    result = call("decode", dataset, "--out", out, "--checkpoint", checkpoint, "--quality", "draft")
+    assert result.exit_code == 1
+    assert "latents-000000.parquet: damaged: row of a.wav" in result.stderr and "--redo all" in result.stderr
+    assert result.stdout.splitlines()[-1] == f"wrote {out}: 4 recordings, 1 failed"
+    assert names(out) == ["b.wav", "c.wav", "d.wav", "silence.wav"]
+
+
+def test_a_pipe_is_no_recording_and_no_checkpoint(checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "list.txt").write_text(f"pipe.wav\n{clips / 'a.wav'}\n")
+    result = call("encode", tmp_path / "list.txt", "--out", tmp_path / "x", "--checkpoint", checkpoint)
+    assert result.exit_code == 1 and "1 encoded, 0 done before, 1 failed" in result.stdout
+    assert "pipe.wav: is not a file" in result.stderr
+    assert refuse("info", tmp_path / "pipe.wav") == f"{tmp_path}/pipe.wav: is not a file"
+
+
+def test_what_ends_a_run_before_it_begins_is_an_event_too(checkpoint: Path, tmp_path: Path) -> None:
+    for words in ((tmp_path / "none", "--checkpoint", checkpoint), (tmp_path, "--checkpoint", tmp_path / "none")):
+        (tmp_path / "a.wav").touch()
+        result = call("encode", *words, "--out", tmp_path / "x", "--json")
+        assert result.exit_code == 1
+        (event,) = map(json.loads, result.stdout.splitlines())
+        assert event["event"] == "error" and "none" in event["reason"]
+
+
+def test_json_holds_no_half_characters() -> None:
+    text = to_json({"path": os.fsdecode(b"bad\xff.wav"), "other": "café"})
+    assert json.loads(text) == {"path": "bad\\xff.wav", "other": "café"}
 
 
 def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

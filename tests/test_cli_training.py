@@ -102,7 +102,7 @@ def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music:
     assert "bundled: its spectrogram.n_bands is 256, not 64: " in refuse(
         *words, tmp_path / "other", "--from", "bundled"
     )
-    assert "leave out CONFIG, --out and --from" in misuse("train", "--resume", run, "--from", start)
+    assert "leave out CONFIG, --out, --from and --force" in misuse("train", "--resume", run, "--from", start)
 
 
 def test_a_vaes_weights_make_an_autoencoder_and_not_the_other_way_round(quick: Path, music: Path, tmp_path: Path):
@@ -159,11 +159,14 @@ def test_a_trained_model_gets_a_prior_that_knows_more(quick: Path, music: Path, 
     run = trained(quick, music, tmp_path / "run")
     model, words = run / "model.safetensors", ("train-prior", run, "--device", "cpu", "--quiet")
     mixture = model.read_bytes()
-    (run / "prior-of-older-weights.safetensors").touch()
-    (run / ".prior-01.safetensors.1.tmp").touch()
+    older = "prior-0123456789abcdef.safetensors"
+    for left in (older, f".{older}.1.tmp", "prior-of-monday.safetensors"):
+        (run / left).touch()
     assert ": time is up, state saved, the same command goes on: step 0, error 1.000" in work(*words, "--minutes", 0)
     assert model.read_bytes() == mixture
-    assert len(list(run.glob("*prior*"))) == 1
+    (run / "prior-of-monday.safetensors").unlink()  # a user's own
+    (state,) = run.glob("*prior*")
+    assert state.name != older
     assert work(*words, "--steps", 24).startswith(f"wrote {model}: step 24, error ")
     loaded, info = load_checkpoint(model), json.loads(call("info", model, "--json").stdout)
     assert loaded.prior.flow is not None

@@ -144,7 +144,7 @@ def test_names_that_cannot_be_opened_are_rows(codec: Codec, music: Path, tmp_pat
     (tmp_path / "list.txt").write_bytes(b"missing.wav\nfolder.wav\nloop.wav\n" + b"x" * 300 + b".wav\nnul\0.wav\n")
     assert [row.error for row in rows_of(codec, find_recordings([tmp_path / "list.txt"]))] == [
         "No such file or directory",
-        "Is a directory",
+        "is not a file",
         "Too many levels of symbolic links",
         "File name too long",
         "ValueError: embedded null byte",

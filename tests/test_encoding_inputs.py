@@ -109,6 +109,41 @@ def test_archives_are_like_folders(tmp_path: Path) -> None:
             assert file.read(one.member.size) == data
 
 
+def test_links_in_an_archive_are_what_they_lead_to(tmp_path: Path) -> None:
+    Audio(tone(samples=3000), 44_100).save(tmp_path / "a.wav")
+    (tmp_path / "hard.wav").hardlink_to(tmp_path / "a.wav")
+    (tmp_path / "soft.wav").symlink_to("a.wav")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("a.wav", "hard.wav", "soft.wav"):
+            tar.add(tmp_path / name, f"in/{name}")
+    found = find_recordings([tmp_path / "t.tar"])
+    assert [one.source for one in found] == ["t.tar/in/a.wav", "t.tar/in/hard.wav", "t.tar/in/soft.wav"]
+    assert len({one.member and (one.member.offset, one.member.size) for one in found}) == 1
+
+
+def test_an_archive_that_is_damaged_or_cut_off_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name in ("a.wav", "b.wav"):
+            Audio(tone(samples=3000), 44_100).save(tmp_path / name)
+            tar.add(tmp_path / name, name)
+    with tarfile.open(tmp_path / "t.tar") as tar:
+        last = tar.getmember("b.wav")
+        second, end = last.offset, last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    whole = (tmp_path / "t.tar").read_bytes()
+    damaged = bytearray(whole)
+    damaged[second + 3] ^= 1
+    for content, reason in (
+        (damaged, f"damaged or cut off at byte {second}"),
+        (whole[: second + 100], f"damaged or cut off at byte {second}"),
+        (whole[: second + 700], "damaged or cut off"),
+    ):
+        (tmp_path / "t.tar").write_bytes(content)
+        with pytest.raises(InputError, match=rf"t\.tar: {reason}$"):
+            find_recordings([tmp_path / "t.tar"])
+    (tmp_path / "t.tar").write_bytes(whole[:end])
+    assert len(find_recordings([tmp_path / "t.tar"])) == 2  # as some programs end it
+
+
 def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Path) -> None:
     (music / "dangling.wav").symlink_to("nothing.wav")
     (music / "loop.wav").symlink_to("loop.wav")

@@ -107,6 +107,7 @@ def test_blend_of_one_weight_is_that_recording_exactly():
     [
         ([0.0, 0.0], "weights 0, 0: must be finite and must not sum to 0"),
         ([1.0, -1.0], "weights 1, -1: must be finite and must not sum to 0"),
+        ([1.0, -1.0 + 1e-12], "weights 1, -1: must be finite and must not sum to 0"),
         ([math.nan, 1.0], "weights nan, 1: must be finite"),
         ([math.inf, 1.0], "weights inf, 1: must be finite"),
         ([1.0], "weights 1: 1 for 2 recordings"),

@@ -88,9 +88,11 @@ class TestCache:
 
     def test_stereo_becomes_the_mean_of_its_channels(self, tmp_path) -> None:
         (tmp_path / "in").mkdir()
-        soundfile.write(tmp_path / "in" / "a.wav", np.tile([0.5, 0.1], (SECOND, 1)), SECOND, subtype="FLOAT")
+        soundfile.write(
+            tmp_path / "in" / "a.wav", np.tile([[0.5, 0.1], [-0.5, -0.1]], (SECOND // 2, 1)), SECOND, subtype="FLOAT"
+        )
         cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
-        assert np.fromfile(cache.audio, "<i2") == pytest.approx(0.3 * 32767, abs=0.51)
+        assert np.abs(np.fromfile(cache.audio, "<i2")) == pytest.approx(0.3 * 32767, abs=0.51)
 
     def test_floats_beyond_full_scale_keep_their_shape(self, tmp_path) -> None:
         write_tone(tmp_path / "in" / "loud.wav", amplitude=4.0)
@@ -206,14 +208,18 @@ class TestCache:
         assert len(list((tmp_path / "cache").iterdir())) == 2
 
     def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(self, folder, tmp_path) -> None:
-        for name, age_seconds in (("partial-dead", 2 * data.ABANDONED_AFTER_SECONDS), ("partial-alive", 0)):
+        for name, age_seconds in (
+            (f"{data.PARTIAL_PREFIX}dead", 2 * data.ABANDONED_AFTER_SECONDS),
+            (f"{data.PARTIAL_PREFIX}alive", 0),
+            ("partial-mixes", 2 * data.ABANDONED_AFTER_SECONDS),
+        ):
             (tmp_path / name).mkdir()
             (tmp_path / name / "audio").write_bytes(b"half")
             for path in (tmp_path / name / "audio", tmp_path / name):
                 then = path.stat().st_mtime - age_seconds
                 os.utime(path, (then, then))
         open_cache(folder, tmp_path, CONFIG)
-        assert {path.name for path in tmp_path.glob("partial-*")} == {"partial-alive"}
+        assert {path.name for path in tmp_path.glob("*partial-*")} == {f"{data.PARTIAL_PREFIX}alive", "partial-mixes"}
 
 
 class TestRefusals:

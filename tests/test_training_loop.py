@@ -332,7 +332,9 @@ class TestResume:
         same_run(tmp_path, whole_run)
 
     def test_an_interrupt_before_the_first_state_says_so(self, cache, tmp_path) -> None:
-        with pytest.raises(InputError, match=r"interrupted after step 5; no state was saved yet$"):
+        with pytest.raises(
+            InputError, match=r"interrupted after step 5; no state was saved yet: --force begins again$"
+        ):
             trainer_of(cache, tmp_path).train(raising(KeyboardInterrupt(), at=5))
         assert not (tmp_path / "state.safetensors").exists()
 

@@ -33,7 +33,9 @@ class Commands(TyperGroup):
             import numpy  # noqa: F401
 
             return super().invoke(ctx)
-        except (InputError, OSError, KeyboardInterrupt, MemoryError) as error:
+        except (InputError, OSError, KeyboardInterrupt, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_of_memory(error):
+                raise
             # A closed pipe (`| head`) is typer's to end quietly.
             if ctx.meta.get("debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
@@ -42,6 +44,11 @@ class Commands(TyperGroup):
             # Training tells an interrupt in words of its own.
             stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
             raise typer.Exit(130 if stopped else 1) from None
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    """torch has no MemoryError: on a GPU it has a class of its own, elsewhere only words."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _drop_what_nobody_reads() -> None:
@@ -55,6 +62,8 @@ def _drop_what_nobody_reads() -> None:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, RuntimeError):
+        return "not enough memory"
     words = {KeyboardInterrupt: "interrupted", MemoryError: "not enough memory"}
     return one_line(" ".join(str(error).splitlines())) or words.get(type(error), type(error).__name__)
 

@@ -81,17 +81,17 @@ def encode(
             "not with --ray, which has as many processes as the cluster has room for", param_hint="--workers"
         )
     report = Report(as_json=as_json, quiet=quiet)
-    recordings = find_recordings(inputs)
-    # On a cluster the nodes have the devices; this machine writes the rows, and may have none.
-    codec = load(checkpoint, device=device if ray is None else "cpu")
-    settings = settings_of(codec, precision=precision, logvar=logvar, latent_channels=latent_channels)
-    if ray is None:
-        if workers is None:
-            workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0
-        encoder = local_encoder(codec, settings, workers=workers)
-    else:
-        encoder = _cluster_encoder(ray, checkpoint, device, settings)
     with encode_progress(report, terminal=report.chatty and sys.stderr.isatty()) as tell:
+        recordings = find_recordings(inputs)
+        # On a cluster the nodes have the devices; this machine writes the rows, and may have none.
+        codec = load(checkpoint, device=device if ray is None else "cpu")
+        settings = settings_of(codec, precision=precision, logvar=logvar, latent_channels=latent_channels)
+        if ray is None:
+            if workers is None:
+                workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(recordings) > FEW_RECORDINGS else 0
+            encoder = local_encoder(codec, settings, workers=workers)
+        else:
+            encoder = _cluster_encoder(ray, checkpoint, device, settings)
         outcome = encode_dataset(recordings, out, settings, encoder, redo=redo, fail_fast=fail_fast, progress=tell)
     _finish(report, codec, out, outcome)
 
@@ -162,12 +162,25 @@ def decode(
     ):
         codec = load(checkpoint, device=device)
         latents, targets = [stored[name] for name in left], [out / name for name in left]
-        gains_db = decode_dataset(codec, latents, targets, quality=quality, force=force, progress=advance)
+        failures: list[str] = []
+        gains_db = decode_dataset(
+            codec,
+            latents,
+            targets,
+            quality=quality,
+            force=force,
+            failed=lambda error: failures.append(str(error)),
+            progress=advance,
+        )
     gain_db = dict(zip(left, gains_db, strict=True))
-    made = [{"name": name, "gain_db": gain_db.get(name)} for name in stored]
+    made = [{"name": name, "gain_db": gain_db.get(name)} for name in stored if (out / name).exists()]
+    for reason in failures[:SHOWN_FAILURES]:
+        typer.echo(one_line(f"audiovae: {reason} (encode --redo all makes it anew)"), err=True)
     say_gains(report, made)
-    facts = {"settings": settings, "files": made, "written": [str(out / name) for name in stored]}
-    before = f", {len(stored) - len(left)} of them done before" if len(left) < len(stored) else ""
-    report.finish(
-        f"wrote {out}: {len(stored)} recording{'s' * (len(stored) > 1)}{before}", describe_codec(codec) | facts
-    )
+    facts = {"settings": settings, "files": made, "written": [str(out / one["name"]) for one in made]}
+    line = f"wrote {out}: {len(made)} recording{'s' * (len(made) != 1)}"
+    line += f", {len(stored) - len(left)} of them done before" if len(left) < len(stored) else ""
+    line += f", {len(failures)} failed" if failures else ""
+    report.finish(line, describe_codec(codec) | facts | {"failures": failures})
+    if failures:
+        raise typer.Exit(1)

@@ -54,7 +54,7 @@ def train(
     debug: options.DebugOption = False,
 ) -> None:
     """Train a model on a folder of audio; under torchrun on several devices."""
-    _refuse_wrong_usage(config, data, out, resume, start)
+    _refuse_wrong_usage(config, data, out, resume, start, force=force)
     from audiovae.training import run as training
 
     if resume is not None:
@@ -124,11 +124,13 @@ def info(
 
 
 def _refuse_wrong_usage(
-    config: str | None, data: Path | None, out: Path | None, resume: Path | None, start: Path | None
+    config: str | None, data: Path | None, out: Path | None, resume: Path | None, start: Path | None, *, force: bool
 ) -> None:
     if resume is not None:
-        if config is not None or out is not None or start is not None:
-            raise typer.BadParameter("goes on as it began: leave out CONFIG, --out and --from", param_hint="--resume")
+        if config is not None or out is not None or start is not None or force:
+            raise typer.BadParameter(
+                "goes on as it began: leave out CONFIG, --out, --from and --force", param_hint="--resume"
+            )
         return
     for name, value in (("CONFIG", config), ("--data", data), ("--out", out)):
         if value is None:
@@ -206,8 +208,9 @@ def _figures(progress: "Progress") -> str:
 
 
 def _say_cache(cache: "Cache", report: Report) -> None:
-    train, valid = (len(cache.split(name)) for name in ("train", "valid"))
-    report.say(f"{train} files to train on, {valid} held out, {len(cache.skipped)} skipped")
+    train, valid, test = (len(cache.split(name)) for name in ("train", "valid", "test"))
+    left = f", {test} in folders named test left out" if test else ""
+    report.say(f"{train} files to train on, {valid} held out{left}, {len(cache.skipped)} skipped")
     for item in cache.skipped[:SHOWN_SKIPPED]:
         report.say(one_line(f"skipped {item.path}: {item.reason}"))
     if len(cache.skipped) > SHOWN_SKIPPED:

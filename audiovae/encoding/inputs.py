@@ -210,16 +210,42 @@ def _manifest_path(manifest: str, line: str) -> str:
 
 def _members(archive: Path) -> Iterator[tuple[str, Member]]:
     """The audio files of a tar archive, by its path and their name in it; of equal names the last, as tar has it."""
+    opened = False
     try:
         with tarfile.open(archive, "r:") as tar:
+            opened = True
             for entry in tar:
                 name = PurePosixPath(entry.name)
-                if entry.isreg() and not entry.issparse() and name.suffix.lower() in SUFFIXES and name.name[0] != ".":
+                if name.suffix.lower() not in SUFFIXES or name.name[0] == ".":
+                    continue
+                held = _linked(tar, entry)
+                if held.isreg() and not held.issparse():
                     if not abs(entry.mtime) < MOST_SECONDS:
                         raise InputError(f"{archive}: {entry.name}: its time, {entry.mtime}, is none")
-                    place = Member(str(archive), entry.offset_data, entry.size, int(entry.mtime * 1e9))
+                    place = Member(str(archive), held.offset_data, held.size, int(entry.mtime * 1e9))
                     yield f"{os.path.abspath(archive)}/{entry.name.lstrip('/')}", place
+            _refuse_broken_end(archive, tar.offset)
     except OSError as error:
         raise InputError(f"{archive}: {error.strerror}") from error
     except tarfile.TarError as error:
-        raise InputError(f"{archive}: not a tar archive, or a compressed one: unpack it first") from error
+        reason = "damaged or cut off" if opened else "not a tar archive, or a compressed one: unpack it first"
+        raise InputError(f"{archive}: {reason}") from error
+
+
+def _linked(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """What a link in an archive leads to, if that is in it; what is no link is itself."""
+    if not (entry.islnk() or entry.issym()):
+        return entry
+    folder = posixpath.dirname(entry.name) if entry.issym() else ""
+    try:
+        return tar.getmember(posixpath.normpath(posixpath.join(folder, entry.linkname)))
+    except KeyError:
+        return entry
+
+
+def _refuse_broken_end(archive: Path, end: int) -> None:
+    """Python takes a header that makes no sense for the end; what came after it would be left out unsaid."""
+    with archive.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise InputError(f"{archive}: damaged or cut off at byte {end}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,8 @@ def look_at(recording: Recording) -> tuple[int, int]:
         return remote.look_at(recording.uri)
     member = recording.member
     status = os.stat(recording.path if member is None else member.archive)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("is not a file")
     if member is None:
         return status.st_size, status.st_mtime_ns
     if member.offset + member.size > status.st_size:

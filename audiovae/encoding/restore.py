@@ -88,6 +88,10 @@ def audio_names(sources: Sequence[str], suffix: str) -> list[str]:
     return names
 
 
+def _refuse(error: InputError) -> None:
+    raise error
+
+
 def decode_dataset(
     codec: Codec,
     stored: Sequence[Stored],
@@ -95,9 +99,11 @@ def decode_dataset(
     *,
     quality: str = "standard",
     force: bool = False,
+    failed: Callable[[InputError], None] = _refuse,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[float]:
-    """Decodes latents to audio files; returns the gains in dB that kept them from clipping.
+) -> list[float | None]:
+    """Decodes latents to audio files; returns the gains in dB that kept them from clipping, None for what ``failed``
+    was told of: damaged rows.
 
     Raises InputError if another checkpoint made them, before anything is written.
     """
@@ -105,10 +111,16 @@ def decode_dataset(
         if one.checkpoint != codec.fingerprint:
             this = f"{codec.fingerprint} ({codec.checkpoint.source})"
             raise InputError(f"{one.source}: encoded by checkpoint {one.checkpoint}, this one is {this}")
-    gains_db = []
+    gains_db: list[float | None] = []
     for done, (one, target) in enumerate(zip(stored, targets, strict=True), start=1):
         target.parent.mkdir(parents=True, exist_ok=True)
-        gains_db.append(codec.save(one.load(), target, quality=quality, force=force))
+        try:
+            latents = one.load()
+        except InputError as error:
+            failed(error)
+            gains_db.append(None)
+        else:
+            gains_db.append(codec.save(latents, target, quality=quality, force=force))
         progress(done, len(stored))
     return gains_db
 

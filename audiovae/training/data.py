@@ -33,7 +33,7 @@ BLOCK_SAMPLES = 1 << 20
 FILES_AHEAD = 8
 """Files that are decoded, or being decoded, before their turn to be written."""
 SILENT_BELOW_DB = -80.0
-PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = "partial-", 3600
+PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = ".audiovae-partial-", 3600
 """Of folders with unfinished caches. One that lives is written to every few seconds."""
 logger = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audiovae.errors import InputError
 from audiovae.model.posterior import Posterior
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
@@ -62,6 +63,8 @@ def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int
     if _latent_frames(cache, "train", vae) < 2:
         return Prior.standard(vae.config.model.latent_channels)
     latents = latents_of(vae, spectrogram, cache, "train", segments=segments)
+    if not latents.isfinite().all():
+        raise InputError("the encoder says NaN or infinity: training went astray, a lower learning_rate may help")
     return Prior.fit(latents, importance=vae.components.scale)
 
 

@@ -147,7 +147,7 @@ class Trainer:
         """The interrupted step may have changed some weights and not others: only what is on disk is whole."""
         message = f"{self.run}: interrupted after step {self.position.step}"
         if not (self.run / STATE_FILE).exists():
-            return f"{message}; no state was saved yet"
+            return f"{message}; no state was saved yet: --force begins again"
         every = self.config.training.checkpoint_every
         return f"{message}; --resume {self.run} continues from the last state saved (every {every} steps)"
 

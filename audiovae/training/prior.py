@@ -19,7 +19,7 @@ from audiovae.training.data import open_cache
 from audiovae.training.encoded import latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import MODEL_FILE, is_cpu
-from audiovae.training.run import PRIOR_STATE, Run, remove_abandoned
+from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, remove_abandoned
 from audiovae.training.state import load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def train_prior(
         remove_abandoned(run.folder)
         checkpoint = load_checkpoint(run.folder / MODEL_FILE)
         state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
-        for other in run.folder.glob(PRIOR_STATE):
+        for other in run.folder.glob(PRIOR_STATES):
             if other != state:  # of weights that are no more
                 other.unlink(missing_ok=True)
         if checkpoint.facts.step < run.config.training.steps:

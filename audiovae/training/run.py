@@ -1,6 +1,7 @@
 """A run from its folder: new or resumed, alone or under torchrun. The command line needs nothing else of training."""
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -29,6 +30,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
 PRIOR_STATE = "prior-*.safetensors"
 """State of a prior's training; instead of the star, the fingerprint of the model that it is of."""
+PRIOR_STATES = PRIOR_STATE.replace("*", "[0-9a-f]" * 16)
+"""A pattern for all of these, and for nothing that a user would call so."""
 DECODING_TIMEOUT = timedelta(hours=12)
 """How long the other processes wait for the first one to decode the data."""
 
@@ -85,6 +88,9 @@ def find_config(name: str) -> Path:
     raise InputError(
         f"{name}: neither a file nor a bundled config ({', '.join(bundled_configs()) or 'there are none'})"
     )
+
+
+logger = logging.getLogger(__name__)
 
 
 def new_run(
@@ -156,6 +162,7 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
         if run.resumed:
             trainer.resume()
+            _warn_of_a_flow(run)
         elif run.start:
             trainer.start_from(run.start)
         stop = None if ends_at is None else lambda: time.monotonic() >= ends_at
@@ -193,13 +200,23 @@ def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
                 )
 
 
+def _warn_of_a_flow(run: Run) -> None:
+    from audiovae.training.loop import MODEL_FILE
+
+    if (run.folder / MODEL_FILE).exists() and load_checkpoint(run.folder / MODEL_FILE).prior.flow:
+        logger.warning(f"{run.folder}: what train-prior made is of the weights as they are: it must be run once more")
+
+
 def _refuse_used(folder: Path, *, force: bool) -> None:
+    from audiovae.training.loop import STATE_FILE
+
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
     there = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
     if CONFIG_FILE in there:
         if not force:
-            raise InputError(f"{folder}: not empty (--resume {folder} continues the run in it, --force replaces it)")
+            goes_on = f"--resume {folder} continues the run in it, " if STATE_FILE in there else ""
+            raise InputError(f"{folder}: not empty ({goes_on}--force replaces it)")
     elif there & set(_results()):
         name = min(there & set(_results()))
         raise InputError(f"{folder / name}: is there, and not a run's: use another folder")
@@ -221,7 +238,7 @@ def _prepare_folder(run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(run.folder)
         if not run.resumed:
-            for left in (*map(run.folder.joinpath, _results()), *run.folder.glob(PRIOR_STATE)):
+            for left in (*map(run.folder.joinpath, _results()), *run.folder.glob(PRIOR_STATES)):
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
@@ -237,7 +254,7 @@ def remove_abandoned(folder: Path) -> None:
     """Removes what a process that was killed left behind in a run's folder."""
     from audiovae.training.loop import MODEL_FILE, STATE_FILE
 
-    for name in (MODEL_FILE, STATE_FILE, PRIOR_STATE):
+    for name in (MODEL_FILE, STATE_FILE, PRIOR_STATES):
         for left in folder.glob(f".{name}.*.tmp"):
             left.unlink(missing_ok=True)
 
