@@ -1,11 +1,14 @@
 """Which files of a folder are audio."""
 
+import logging
 import os
 from pathlib import Path
 
 import soundfile
 
 from audiovae.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     f".{name.lower()}"
@@ -20,12 +23,20 @@ def find_audio(folder: Path) -> list[Path]:
 
     A link to a file that is gone is among them, so that whoever reads it can say so.
 
-    Links to folders are not followed, so a loop of links can't trap it. Raises InputError if it is no folder.
+    Links to folders are not followed, so a loop of links can't trap it. A folder in it that can't be read is warned
+    of. Raises InputError if it is no folder itself, or can't be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'is a file, not a folder' if folder.exists() else 'no such folder'}")
     found: list[Path] = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
+
+    def refuse(error: OSError) -> None:
+        reason = f"{error.filename}: can't be read: {error.strerror}"
+        if Path(error.filename) == folder:
+            raise InputError(reason) from error
+        logger.warning(f"{reason}; what is in it is left out")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in files if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in SUFFIXES and _is_file(path)]
@@ -34,7 +45,3 @@ def find_audio(folder: Path) -> list[Path]:
 
 def _is_file(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error

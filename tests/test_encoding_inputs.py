@@ -11,6 +11,7 @@ import pytest
 from conftest import tone
 
 from audiovae.audio import Audio
+from audiovae.audio_folder import find_audio
 from audiovae.encoding.inputs import find_recordings
 from audiovae.errors import InputError
 
@@ -149,6 +150,23 @@ def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Pat
     (music / "loop.wav").symlink_to("loop.wav")
     (music / "around").symlink_to(music, target_is_directory=True)
     assert sources(music) == ["a.flac", "a.wav", "dangling.wav", "live/b.wav", "loop.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_of_and_the_rest_is_taken(
+    music: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = os.scandir  # root may read anything, so the system's answer is made up
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("live"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert sources(music) == ["a.flac", "a.wav"]
+    assert f"{music}/live: can't be read: Permission denied" in caplog.text
+    with pytest.raises(InputError, match="live: can't be read: Permission denied$"):
+        find_audio(music / "live")
 
 
 def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
