@@ -165,7 +165,7 @@ def test_a_folder_that_cannot_be_read_is_told_of_and_the_rest_is_taken(
     monkeypatch.setattr(os, "scandir", refuse)
     assert sources(music) == ["a.flac", "a.wav"]
     assert f"{music}/live: can't be read: Permission denied" in caplog.text
-    with pytest.raises(InputError, match="live: can't be read: Permission denied$"):
+    with pytest.raises(InputError, match=r"live: can.t be read: Permission denied$"):
         find_audio(music / "live")
 
 
