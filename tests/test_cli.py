@@ -132,6 +132,22 @@ def test_a_bad_checkpoint_is_refused_in_one_line(
     assert not out.exists() and not (tmp_path / "x.wav").exists()
 
 
+def test_memory_that_torch_does_not_get_is_told_in_one_line(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("reconstruct", clips / "a.wav", "--checkpoint", checkpoint, "--out", tmp_path / "out.wav")
+    for said, seen in (("DefaultCPUAllocator: can't allocate memory: you tried", True), ("a defect of ours", False)):
+
+        def fail(*_: object, said: str = said, **__: object) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr(codec.Codec, "encode", fail)
+        if seen:
+            assert refuse(*words) == "not enough memory"
+        else:
+            assert isinstance(call(*words).exception, RuntimeError)
+
+
 def test_a_traceback_is_shown_only_when_asked(checkpoint: Path, tmp_path: Path) -> None:
     words = ("reconstruct", "missing.wav", "--out", tmp_path / "x.wav", "--checkpoint", checkpoint)
     assert isinstance(call(*words, "--debug").exception, InputError)

@@ -155,7 +155,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiovae.model.flow.WIDTH", 48)
 
 
-def test_a_trained_model_gets_a_prior_that_knows_more(quick: Path, music: Path, tmp_path: Path, few: None) -> None:
+def test_a_trained_model_gets_a_prior_that_knows_more(
+    quick: Path, music: Path, tmp_path: Path, few: None, caplog: pytest.LogCaptureFixture
+) -> None:
     run = trained(quick, music, tmp_path / "run")
     model, words = run / "model.safetensors", ("train-prior", run, "--device", "cpu", "--quiet")
     mixture = model.read_bytes()
@@ -175,6 +177,9 @@ def test_a_trained_model_gets_a_prior_that_knows_more(quick: Path, music: Path, 
     again = json.loads(call(*words[:-1], "--steps", 24, "--json").stdout)
     assert (again["finished"], again["prior_error"]) == (True, pytest.approx(info["metrics"]["prior_error"], abs=1e-4))
     work("generate", "--count", 1, "--duration", 0.3, "--checkpoint", model, "--out", tmp_path / "new", "--quiet")
+    work("train", "--resume", run, "--set", "training.steps=3", "--device", "cpu", "--quiet")
+    assert "train-prior" in caplog.text
+    assert load_checkpoint(model).prior.flow is None
     words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
     assert call(*words).exit_code == 0
     assert not list(run.glob("prior-*"))
