@@ -3,13 +3,16 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-from audiovae.level import ABSOLUTE_GATE_DB, LevelMeter
+from audiovae.level import ABSOLUTE_GATE_DB, PIECE_SECONDS, LevelMeter, gated_level_db
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 
-COMPONENTS, FRAMES_AT_ONCE = 64, 1024
-"""Of the model's linear part, which says of every latent frame how loud it is, about; and latent frames at a time."""
+FEW_COMPONENTS, BAND_STEP = 32, 8
+"""Of the model's linear part, and which of its bands: they tell of every latent frame how loud it is, about."""
+LAYERS, LAYER_DB, PIECES_OF_A_LAYER = 12, 3.0, 48
+"""Pieces (``level.PIECE_SECONDS``) of about one loudness, of which so many tell what the linear part has of all."""
 EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
@@ -28,29 +31,61 @@ def estimated_level_db(
 ) -> float:
     """What ``level_db_of`` would say within some 0.2 dB, in a time that doesn't depend on the length.
 
-    A ratio estimate (Cochran, "Sampling techniques", 1977): the linear part of the model costs next to nothing, so
-    that every frame can be asked (one stroke may be all that is loud in an hour), and the decoder differs from it by a
-    factor that varies less than music does. The excerpts that tell the factor are drawn in proportion to their power,
-    evenly, without chance.
+    A ratio estimate of a stratified sample (Cochran, "Sampling techniques", 1977). A few components say of every
+    frame about how loud it is: one stroke may be all that is loud in an hour. The linear part of the model says it
+    better of some pieces of each loudness. The decoder differs from that by a factor that varies less than music does,
+    and is told by excerpts that are drawn in proportion to their power, evenly, without chance.
     """
-    device, frames = spectrogram.window.device, mean.shape[2]
-    parts = mean.split(FRAMES_AT_ONCE, dim=2)
-    powers = torch.cat([_linear_powers(part.to(device, torch.float32), model, spectrogram) for part in parts], dim=1)
-    channel, place = _by_power(powers)
-    start = (place - EXCERPT_LATENT_FRAMES // 2).clamp(0, frames - EXCERPT_LATENT_FRAMES)
+    device, together = spectrogram.window.device, max(1, round(PIECE_SECONDS * model.config.latent_rate))
+    piece, count = _layered(_loudness(mean, model, spectrogram), together)
+    frame = (piece[:, None] * together + torch.arange(together)).flatten()
+    powers = _linear_powers(mean[:, :, frame].to(device, torch.float32), model, spectrogram)
+    channel, place = _by_power(powers * count.repeat_interleave(together))
+    start = (frame[place] - EXCERPT_LATENT_FRAMES // 2).clamp(0, mean.shape[2] - EXCERPT_LATENT_FRAMES)
     reach = torch.arange(-EXCERPT_CONTEXT, EXCERPT_LATENT_FRAMES + EXCERPT_CONTEXT)
-    index = (start[:, None] + reach).clamp(0, frames - 1)
+    index = (start[:, None] + reach).clamp(0, mean.shape[2] - 1)
     excerpts = mean[channel[:, None], :, index].mT.to(device, torch.float32)
     own = slice(EXCERPT_CONTEXT, EXCERPT_CONTEXT + EXCERPT_LATENT_FRAMES)
     linear = _linear_powers(excerpts[..., own], model, spectrogram).sum(1)
     ratio = (_decoded_powers(excerpts, own, model, spectrogram) / linear.clamp_min(1e-30)).mean()
-    meter = LevelMeter(model.config.latent_rate)
-    meter.add_powers(powers.mean(0) * ratio)
-    return max(meter.level_db, ABSOLUTE_GATE_DB)
+    of_pieces = powers.mean(0).unflatten(0, (-1, together)).mean(1) * ratio
+    return max(gated_level_db(of_pieces.double(), count), ABSOLUTE_GATE_DB)
+
+
+def _loudness(
+    mean: Float[Tensor, "channels latent_channels latent_frames"], model: VAE, spectrogram: Spectrogram
+) -> Float[Tensor, " latent_frames"]:
+    """Power of each latent frame up to a factor, roughly: of the middle frame of its patch, in every eighth band."""
+    linear, device = model.components, spectrogram.window.device
+    components, centre = (
+        one.unflatten(-1, linear.patch)[..., ::BAND_STEP, linear.patch[1] // 2]
+        for one in (linear.components, linear.mean)
+    )
+    scaled = mean[:, :FEW_COMPONENTS].to(device, torch.float32).mT * linear.scale[:FEW_COMPONENTS]
+    bands = spectrogram.denormalise(scaled @ components[:FEW_COMPONENTS] + centre)
+    return (bands.square() @ _widths(spectrogram)[::BAND_STEP]).mean(0).cpu()
+
+
+def _layered(
+    loudness: Float[Tensor, " latent_frames"], together: int
+) -> tuple[Int[Tensor, " sampled"], Float[Tensor, " sampled"]]:
+    """Numbers of pieces of every loudness, spread evenly, and how many each of them stands for."""
+    pieces = loudness[: len(loudness) // together * together].unflatten(0, (-1, together)).mean(1)
+    # Beside what is loud is its decay, of which a few bands may tell nothing.
+    pieces = functional.max_pool1d(pieces[None], 3, stride=1, padding=1)[0]
+    below_db = 10 * torch.log10((pieces.max() / pieces.clamp_min(1e-30)).clamp_min(1.0))
+    layer = (below_db / LAYER_DB).long().clamp_max(LAYERS - 1)
+    chosen, counts = [], []
+    for number in layer.unique():
+        (own,) = torch.where(layer == number)
+        some = torch.linspace(0, len(own) - 1, min(len(own), PIECES_OF_A_LAYER)).round().long()
+        chosen.append(own[some])
+        counts.append(torch.full((len(some),), len(own) / len(some), dtype=torch.float64))
+    return torch.cat(chosen), torch.cat(counts)
 
 
 def _by_power(
-    powers: Float[Tensor, "channels latent_frames"],
+    powers: Float[Tensor, "channels sampled"],
 ) -> tuple[Int[Tensor, " excerpts"], Int[Tensor, " excerpts"]]:
     """Channel and place of the excerpts: at equal steps of the powers' running sum."""
     running = powers.flatten().double().cumsum(0)
@@ -63,9 +98,13 @@ def _linear_powers(
     latents: Float[Tensor, "batch latent_channels latent_frames"], model: VAE, spectrogram: Spectrogram
 ) -> Float[Tensor, "batch latent_frames"]:
     """Powers of the latent frames by the linear part, up to a factor: each band as if noise filled it."""
-    bands = spectrogram.denormalise(model.components.decode(latents[:, :COMPONENTS])[:, 0])
-    widths = 1 / spectrogram.bank.filters.square().sum(1)
-    return (widths @ bands.square()).unflatten(1, (latents.shape[2], -1)).mean(2).cpu()
+    bands = spectrogram.denormalise(model.components.decode(latents)[:, 0])
+    return (_widths(spectrogram) @ bands.square()).unflatten(1, (latents.shape[2], -1)).mean(2).cpu()
+
+
+def _widths(spectrogram: Spectrogram) -> Float[Tensor, " n_bands"]:
+    """Power of noise in each band, for a band amplitude of 1."""
+    return 1 / spectrogram.bank.filters.square().sum(1)
 
 
 def _decoded_powers(

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 PIECE_SECONDS = 4096 / 44_100
@@ -76,14 +76,21 @@ class LevelMeter:
             # What is left of a constant is rounding.
             power = power - constant.mean(0)
             power = torch.where(power < 1e-12 * offset.square().mean(), 0.0, power)
-        power = torch.where(power < 10 ** (SILENT_BELOW_DB / 10), 0.0, power)
-        loud = power[power > 10 ** (ABSOLUTE_GATE_DB / 10)]
-        if not len(loud):
-            loud = power[power > 0]
-        if not len(loud):
-            return -math.inf
-        loud = loud[loud >= loud.mean() * 10 ** (RELATIVE_GATE_DB / 10)]
-        return 10 * math.log10(float(loud.mean()))
+        return gated_level_db(power, torch.ones_like(power))
+
+
+def gated_level_db(power: Float[Tensor, " pieces"], count: Float[Tensor, " pieces"]) -> float:
+    """Level in dBFS of pieces of which there are so many of each power; -inf for silence."""
+
+    def mean(which: Bool[Tensor, " pieces"]) -> float:
+        return float((power[which] * count[which]).sum() / count[which].sum())
+
+    loud = power > 10 ** (ABSOLUTE_GATE_DB / 10)
+    if not loud.any():
+        loud = power > 10 ** (SILENT_BELOW_DB / 10)
+    if not loud.any():
+        return -math.inf
+    return 10 * math.log10(mean(loud & (power >= mean(loud) * 10 ** (RELATIVE_GATE_DB / 10))))
 
 
 def level_db(waveform: Float[Tensor, "channels samples"], sample_rate: int) -> float:

@@ -60,11 +60,12 @@ class PrincipalComponents(nn.Module):
         with torch.autocast(spectrogram.device.type, enabled=False):
             return ((self.patches(spectrogram.float()) - self.mean) @ self.analysis.mT / self.scale).mT
 
-    def decode(self, latents: Float[Tensor, "batch kept latent_frames"]) -> Float[Tensor, "batch 1 n_bands frames"]:
-        """The patches with these coordinates, side by side; of fewer channels, those of the first components."""
-        kept = latents.shape[1]
+    def decode(
+        self, latents: Float[Tensor, "batch latent_channels latent_frames"]
+    ) -> Float[Tensor, "batch 1 n_bands frames"]:
+        """The patches with these coordinates, side by side."""
         with torch.autocast(latents.device.type, enabled=False):
-            patches = (latents.float().mT * self.scale[:kept]) @ self.components[:kept] + self.mean
+            patches = (latents.float().mT * self.scale) @ self.components + self.mean
         return patches.unflatten(2, self.patch).transpose(1, 2).flatten(2)[:, None]
 
 
