@@ -176,6 +176,8 @@ def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: P
     for model in (checkpoint, other):
         assert codec.load(model).fingerprint in line
     assert not (tmp_path / "out").exists()
+    refuse("decode", tmp_path / "latents", "--out", tmp_path / "new" / "deep" / "er", "--checkpoint", other)
+    assert not (tmp_path / "new").exists()
 
 
 def test_encode_with_workers_and_options_of_the_dataset(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

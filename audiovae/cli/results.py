@@ -64,7 +64,7 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
     like ``check_folder``, and for an interrupt, if there is something to go on with.
     """
     check_folder(folder, [], force=force)
-    mark, is_new = folder / UNFINISHED, not folder.exists()
+    mark, there = folder / UNFINISHED, _nearest_existing(folder)
     made = [name for name in names if _goes_on(mark, made_with) and _is_younger(folder / name, mark)]
     left = [name for name in names if name not in set(made)]
     check_folder(folder, left, force=force)
@@ -83,7 +83,7 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
         raise InputError(f"{folder}: interrupted; the same command goes on") from None
     finally:
         if not any(_is_younger(folder / name, mark) for name in names):
-            _remove_nothing(folder, mark, is_new=is_new)
+            _remove_nothing(folder, mark, there)
 
 
 def _goes_on(mark: Path, made_with: str) -> bool:
@@ -95,12 +95,14 @@ def _is_younger(file: Path, mark: Path) -> bool:
     return file.is_file() and mark.exists() and file.stat().st_mtime_ns >= mark.stat().st_mtime_ns
 
 
-def _remove_nothing(folder: Path, mark: Path, *, is_new: bool) -> None:
-    """What a block left that made no file."""
+def _remove_nothing(folder: Path, mark: Path, there: Path) -> None:
+    """What a block left that made no file: its mark, and the folders that were not there before."""
     with suppress(OSError):
         mark.unlink(missing_ok=True)
-        if is_new:
-            folder.rmdir()
+        for made in (folder, *folder.parents):
+            if made == there or made.absolute() == there:
+                break
+            made.rmdir()
 
 
 def _nearest_existing(folder: Path) -> Path:

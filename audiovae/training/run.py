@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from audiovae.training.loop import Progress
     from audiovae.training.validation import Validation
 
+logger = logging.getLogger(__name__)
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
 PRIOR_STATE = "prior-*.safetensors"
@@ -81,16 +83,13 @@ def bundled_configs() -> list[str]:
 
 def find_config(name: str) -> Path:
     """The TOML file of a path, or of the name of a bundled config. Raises InputError that lists those."""
-    if Path(name).exists():
+    if Path(name).is_file():
         return Path(name)
     if name in bundled_configs():
         return CONFIGS / f"{name}.toml"
     raise InputError(
         f"{name}: neither a file nor a bundled config ({', '.join(bundled_configs()) or 'there are none'})"
     )
-
-
-logger = logging.getLogger(__name__)
 
 
 def new_run(
