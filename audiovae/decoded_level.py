@@ -69,15 +69,19 @@ def _loudness(
 def _layered(
     loudness: Float[Tensor, " latent_frames"], together: int
 ) -> tuple[Int[Tensor, " sampled"], Float[Tensor, " sampled"]]:
-    """Numbers of pieces of every loudness, spread evenly, and how many each of them stands for."""
+    """Numbers of pieces of every loudness, and how many each of them stands for.
+
+    Evenly from the softest to the loudest: evenly in time, they might miss a rhythm's beats.
+    """
     pieces = loudness[: len(loudness) // together * together].unflatten(0, (-1, together)).mean(1)
     # Beside what is loud is its decay, of which a few bands may tell nothing.
-    pieces = functional.max_pool1d(pieces[None], 3, stride=1, padding=1)[0]
-    below_db = 10 * torch.log10((pieces.max() / pieces.clamp_min(1e-30)).clamp_min(1.0))
+    around = functional.max_pool1d(pieces[None], 3, stride=1, padding=1)[0]
+    below_db = 10 * torch.log10((around.max() / around.clamp_min(1e-30)).clamp_min(1.0))
     layer = (below_db / LAYER_DB).long().clamp_max(LAYERS - 1)
     chosen, counts = [], []
     for number in layer.unique():
         (own,) = torch.where(layer == number)
+        own = own[pieces[own].argsort(stable=True)]
         some = torch.linspace(0, len(own) - 1, min(len(own), PIECES_OF_A_LAYER)).round().long()
         chosen.append(own[some])
         counts.append(torch.full((len(some),), len(own) / len(some), dtype=torch.float64))
