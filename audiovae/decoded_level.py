@@ -11,8 +11,9 @@ from audiovae.spectrogram import Spectrogram
 
 FEW_COMPONENTS, BAND_STEP = 32, 8
 """Of the model's linear part, and which of its bands: they tell of every latent frame how loud it is, about."""
-LAYERS, LAYER_DB, PIECES_OF_A_LAYER = 12, 3.0, 48
-"""Pieces (``level.PIECE_SECONDS``) of about one loudness, of which so many tell what the linear part has of all."""
+LAYERS, LAYER_DB, PIECES_OF_A_LAYER, PIECES = 12, 3.0, 64, 1024
+"""Pieces (``level.PIECE_SECONDS``) of about one loudness, of which so many at least tell what the linear part has of
+all; and how many more there are of them together, about."""
 EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
 
@@ -82,7 +83,8 @@ def _layered(
     for number in layer.unique():
         (own,) = torch.where(layer == number)
         own = own[pieces[own].argsort(stable=True)]
-        some = torch.linspace(0, len(own) - 1, min(len(own), PIECES_OF_A_LAYER)).round().long()
+        wanted = PIECES_OF_A_LAYER + PIECES * len(own) // len(pieces)
+        some = torch.linspace(0, len(own) - 1, min(len(own), wanted)).round().long()
         chosen.append(own[some])
         counts.append(torch.full((len(some),), len(own) / len(some), dtype=torch.float64))
     return torch.cat(chosen), torch.cat(counts)
