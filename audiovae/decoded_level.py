@@ -11,7 +11,7 @@ from audiovae.spectrogram import Spectrogram
 
 FEW_COMPONENTS, BAND_STEP = 32, 8
 """Of the model's linear part, and which of its bands: they tell of every latent frame how loud it is, about."""
-LAYERS, LAYER_DB, PIECES_OF_A_LAYER, PIECES = 12, 3.0, 64, 1024
+STRATA, STRATUM_DB, PIECES_OF_A_STRATUM, PIECES = 12, 3.0, 64, 1024
 """Pieces (``level.PIECE_SECONDS``) of about one loudness, of which so many at least tell what the linear part has of
 all; and how many more there are of them together, about."""
 EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
@@ -38,7 +38,7 @@ def estimated_level_db(
     and is told by excerpts that are drawn in proportion to their power, evenly, without chance.
     """
     device, together = spectrogram.window.device, max(1, round(PIECE_SECONDS * model.config.latent_rate))
-    piece, count = _layered(_loudness(mean, model, spectrogram), together)
+    piece, count = _stratified(_loudness(mean, model, spectrogram), together)
     frame = (piece[:, None] * together + torch.arange(together)).flatten()
     powers = _linear_powers(mean[:, :, frame].to(device, torch.float32), model, spectrogram)
     channel, place = _by_power(powers * count.repeat_interleave(together))
@@ -67,7 +67,7 @@ def _loudness(
     return (bands.square() @ _widths(spectrogram)[::BAND_STEP]).mean(0).cpu()
 
 
-def _layered(
+def _stratified(
     loudness: Float[Tensor, " latent_frames"], together: int
 ) -> tuple[Int[Tensor, " sampled"], Float[Tensor, " sampled"]]:
     """Numbers of pieces of every loudness, and how many each of them stands for.
@@ -78,12 +78,12 @@ def _layered(
     # Beside what is loud is its decay, of which a few bands may tell nothing.
     around = functional.max_pool1d(pieces[None], 3, stride=1, padding=1)[0]
     below_db = 10 * torch.log10((around.max() / around.clamp_min(1e-30)).clamp_min(1.0))
-    layer = (below_db / LAYER_DB).long().clamp_max(LAYERS - 1)
+    stratum = (below_db / STRATUM_DB).long().clamp_max(STRATA - 1)
     chosen, counts = [], []
-    for number in layer.unique():
-        (own,) = torch.where(layer == number)
+    for number in stratum.unique():
+        (own,) = torch.where(stratum == number)
         own = own[pieces[own].argsort(stable=True)]
-        wanted = PIECES_OF_A_LAYER + PIECES * len(own) // len(pieces)
+        wanted = PIECES_OF_A_STRATUM + PIECES * len(own) // len(pieces)
         some = torch.linspace(0, len(own) - 1, min(len(own), wanted)).round().long()
         chosen.append(own[some])
         counts.append(torch.full((len(some),), len(own) / len(some), dtype=torch.float64))

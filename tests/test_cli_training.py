@@ -319,6 +319,21 @@ def test_training_without_its_packages_says_what_to_install(
     assert line == "training needs more packages: pip install 'audiovae[train]'"
 
 
+def test_a_plain_install_says_so_whatever_is_in_the_folder(music: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['accelerate'] = sys.modules['torch.utils.tensorboard'] = None\n"
+        "from audiovae.cli import main; main()"
+    )
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "mine.txt").touch()
+    for folder, words in (
+        ("new", "training needs more packages: pip install 'audiovae[train]'"),
+        ("used", "not empty"),
+    ):
+        ran = python("-c", code, "train", "tiny", "--data", music, "--out", tmp_path / folder)
+        assert ran.returncode == 1 and len(ran.stderr.splitlines()) == 1 and words in ran.stderr
+
+
 def test_no_path_is_refused_by_anything_but_our_own_words() -> None:
     paths = [
         option

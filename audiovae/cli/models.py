@@ -172,7 +172,7 @@ def _prior_error(error: float) -> str:
 
 
 def _finish_prior(folder: Path, outcome: "PriorOutcome", report: Report) -> None:
-    from audiovae.training.loop import MODEL_FILE
+    from audiovae.training.state import MODEL_FILE
 
     model, told = folder / MODEL_FILE, f"step {outcome.step}, {_prior_error(outcome.error)}"
     facts: dict[str, Any] = {
@@ -220,7 +220,7 @@ def _say_cache(cache: "Cache", report: Report) -> None:
 def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
     from dataclasses import asdict
 
-    from audiovae.training.loop import MODEL_FILE
+    from audiovae.training.state import MODEL_FILE
 
     if not outcome.is_main:
         return

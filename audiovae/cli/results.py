@@ -65,12 +65,12 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
     """
     check_folder(folder, [], force=force)
     mark, there = folder / UNFINISHED, _nearest_existing(folder)
-    made = [name for name in names if _goes_on(mark, made_with) and _is_younger(folder / name, mark)]
-    left = [name for name in names if name not in set(made)]
+    goes_on = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == made_with
+    left = [name for name in names if not (goes_on and _is_younger(folder / name, mark))]
     check_folder(folder, left, force=force)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not made:
+        if len(left) == len(names):
             with whole_file(mark, force=True) as temporary:
                 temporary.write_text(made_with, encoding="utf-8")
         yield left
@@ -84,10 +84,6 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
     finally:
         if not any(_is_younger(folder / name, mark) for name in names):
             _remove_nothing(folder, mark, there)
-
-
-def _goes_on(mark: Path, made_with: str) -> bool:
-    return mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == made_with
 
 
 def _is_younger(file: Path, mark: Path) -> bool:

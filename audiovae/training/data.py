@@ -210,8 +210,8 @@ def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
         return str(error).removeprefix(f"{path}: ")
     if meter.level_db < SILENT_BELOW_DB:
         return "silent"
-    # Floats may exceed full scale, 16 bits may not. The level follows, so segments come out as they would have.
     blocks = [block - np.float32(float(meter.offset)) for block in blocks] if meter.offset else blocks
+    # Floats may exceed full scale, 16 bits may not. The level follows, so segments come out as they would have.
     scale = max(1.0, *(float(np.abs(block).max()) for block in blocks))
     samples = np.concatenate([(block / np.float32(scale) * 32767).round().astype("<i2") for block in blocks])
     return samples, meter.level_db - 20 * float(np.log10(scale))

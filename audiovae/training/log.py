@@ -8,9 +8,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from audiovae.json_text import to_json
+from audiovae.training.state import BOARD_FOLDER, LOG_FILE
 from audiovae.whole_file import whole_file
-
-LOG_FILE, BOARD_FOLDER = "log.jsonl", "tensorboard"
 
 
 class RunLog:

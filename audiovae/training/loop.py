@@ -30,10 +30,9 @@ from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import average, model_optimizer, step_if_finite
 from audiovae.training.passes import AutoencodingStep, RecordedPass
 from audiovae.training.segments import Segments, StepBatches, by_pitch, spectrograms
-from audiovae.training.state import Parts, Position, load_state, save_state
+from audiovae.training.state import MODEL_FILE, STATE_FILE, Parts, Position, load_state, save_state
 from audiovae.training.validation import Validation, validate
 
-STATE_FILE, MODEL_FILE = "state.safetensors", "model.safetensors"
 logger = logging.getLogger(__name__)
 
 

@@ -18,9 +18,9 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import open_cache
 from audiovae.training.encoded import latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
-from audiovae.training.loop import MODEL_FILE, is_cpu
+from audiovae.training.loop import is_cpu
 from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, remove_abandoned
-from audiovae.training.state import load_state, save_state
+from audiovae.training.state import MODEL_FILE, load_state, save_state
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.folder_lock import LOCK, locked
 from audiovae.training.data import Cache, open_cache
+from audiovae.training.state import BOARD_FOLDER, LOG_FILE, MODEL_FILE, STATE_FILE
 from audiovae.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
+RESULTS = (LOG_FILE, MODEL_FILE, STATE_FILE, BOARD_FOLDER)
+"""What a new run in a folder begins without."""
 PRIOR_STATE = "prior-*.safetensors"
 """State of a prior's training; instead of the star, the fingerprint of the model that it is of."""
 PRIOR_STATES = PRIOR_STATE.replace("*", "[0-9a-f]" * 16)
@@ -161,7 +164,8 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
         if run.resumed:
             trainer.resume()
-            _warn_of_a_flow(run)
+            if processes.is_main_process and trainer.position.step < run.config.training.steps:
+                _warn_of_a_flow(run)
         elif run.start:
             trainer.start_from(run.start)
         stop = None if ends_at is None else lambda: time.monotonic() >= ends_at
@@ -200,15 +204,11 @@ def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
 
 
 def _warn_of_a_flow(run: Run) -> None:
-    from audiovae.training.loop import MODEL_FILE
-
     if (run.folder / MODEL_FILE).exists() and load_checkpoint(run.folder / MODEL_FILE).prior.flow:
         logger.warning(f"{run.folder}: what train-prior made is of the weights as they are: it must be run once more")
 
 
 def _refuse_used(folder: Path, *, force: bool) -> None:
-    from audiovae.training.loop import STATE_FILE
-
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
     there = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
@@ -216,19 +216,10 @@ def _refuse_used(folder: Path, *, force: bool) -> None:
         if not force:
             goes_on = f"--resume {folder} continues the run in it, " if STATE_FILE in there else ""
             raise InputError(f"{folder}: not empty ({goes_on}--force replaces it)")
-    elif there & set(_results()):
-        name = min(there & set(_results()))
-        raise InputError(f"{folder / name}: is there, and not a run's: use another folder")
+    elif taken := there & set(RESULTS):
+        raise InputError(f"{folder / min(taken)}: is there, and not a run's: use another folder")
     elif there and not force:
         raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
-
-
-def _results() -> list[str]:
-    """Names in a run's folder that a new run there begins without."""
-    from audiovae.training.log import BOARD_FOLDER, LOG_FILE
-    from audiovae.training.loop import MODEL_FILE, STATE_FILE
-
-    return [LOG_FILE, MODEL_FILE, STATE_FILE, BOARD_FOLDER]
 
 
 def _prepare_folder(run: Run) -> None:
@@ -237,7 +228,7 @@ def _prepare_folder(run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(run.folder)
         if not run.resumed:
-            for left in (*map(run.folder.joinpath, _results()), *run.folder.glob(PRIOR_STATES)):
+            for left in (*map(run.folder.joinpath, RESULTS), *run.folder.glob(PRIOR_STATES)):
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
@@ -251,8 +242,6 @@ def _prepare_folder(run: Run) -> None:
 
 def remove_abandoned(folder: Path) -> None:
     """Removes what a process that was killed left behind in a run's folder."""
-    from audiovae.training.loop import MODEL_FILE, STATE_FILE
-
     for name in (MODEL_FILE, STATE_FILE, PRIOR_STATES):
         for left in folder.glob(f".{name}.*.tmp"):
             left.unlink(missing_ok=True)

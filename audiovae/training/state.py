@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
+MODEL_FILE, STATE_FILE, LOG_FILE, BOARD_FOLDER = "model.safetensors", "state.safetensors", "log.jsonl", "tensorboard"
+"""What a run makes in its folder."""
+
 CHECKSUM = "sha256"
 MOST_STEPS = 1 << 40
 """Far more than can be done, and few enough for all that is computed from them."""
