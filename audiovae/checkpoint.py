@@ -143,9 +143,9 @@ def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path
 
 
 def _fingerprint(config: Config, tensors: dict[str, Tensor]) -> str:
-    """Of what latents mean: the weights and the settings of front end and model, not how they were trained."""
+    """Of what latents mean: the weights, in whatever precision, and the settings of front end and model."""
     digest = hashlib.sha256((config.spectrogram.model_dump_json() + config.model.model_dump_json()).encode())
-    _add_tensors(digest, {name: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    _add_tensors(digest, {name: tensor.float() for name, tensor in tensors.items() if name.startswith("model.")})
     return digest.hexdigest()[:16]
 
 

@@ -77,6 +77,15 @@ def test_half_precision_halves_the_file_and_keeps_the_result(path: Path, model: 
     assert error.abs().max() < 5e-3
 
 
+def test_fingerprint_is_of_the_weights_in_whatever_precision_they_are_kept(model: VAE, tmp_path: Path):
+    half, full = tmp_path / "half.safetensors", tmp_path / "full.safetensors"
+    save_checkpoint(half, model=model, prior=Prior.standard(8), facts=FACTS, half=True)
+    rounded = load_checkpoint(half)
+    save_checkpoint(full, model=rounded.model, prior=rounded.prior, facts=FACTS)
+    assert full.stat().st_size > 1.5 * half.stat().st_size
+    assert load_checkpoint(full).fingerprint == rounded.fingerprint
+
+
 def test_fingerprint_follows_weights_and_not_training(path: Path, model: VAE, tmp_path: Path):
     fingerprint = load_checkpoint(path).fingerprint
     same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"

@@ -21,9 +21,12 @@ from audiovae import __version__
 from audiovae.audio import Audio
 from audiovae.checkpoint import load_checkpoint
 from audiovae.cli import app
+from audiovae.spectrogram import Spectrogram
 from audiovae.tensor_file import read_tensors
 from audiovae.training import loop, prior, validation
 from audiovae.training import run as training
+from audiovae.training.data import open_cache
+from audiovae.training.encoded import latents_of
 
 
 @pytest.fixture
@@ -207,6 +210,62 @@ def test_a_prior_that_was_stopped_is_the_same_bit_for_bit(
     )
     work("train-prior", copy, *words)
     assert (copy / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_a_finished_model_gets_a_prior_of_other_sounds_and_keeps_its_latents(
+    quick: Path, music: Path, tmp_path: Path, few: None
+) -> None:
+    start, run = trained(quick, music, tmp_path / "first") / "model.safetensors", tmp_path / "run"
+    other = tmp_path / "other"
+    other.mkdir()
+    Audio(noise(samples=90_000, seed=5), 44_100).save(other / "c.wav")
+    words = ("train-prior", run, "--from", start, "--device", "cpu", "--quiet")
+    assert refuse(*words) == f"{start}: which sounds its prior is to be of is not said: --data DIR"
+    assert not run.exists()
+    words = (*words, "--data", other, "--cache", tmp_path / "cache-of-other")
+    assert ": time is up, state saved" in work(*words, "--minutes", 0)
+    assert work(*words, "--steps", 12).startswith(f"wrote {run}/model.safetensors: step 12, error ")
+    before, after = load_checkpoint(start), load_checkpoint(run / "model.safetensors")
+    assert after.fingerprint == before.fingerprint
+    assert after.prior.flow is not None and not torch.equal(after.prior.centre, before.prior.centre)
+    cache = open_cache(other, tmp_path / "cache-of-other", after.config)
+    spectrogram = Spectrogram(after.config.spectrogram)
+    latents = latents_of(after.model, spectrogram, cache, "train", segments=24, dtype=torch.float16)
+    torch.testing.assert_close(after.prior.mean, latents.float().mean((0, 2)), atol=1e-3, rtol=1e-3)
+    assert work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 12).startswith("wrote ")
+    another = save_tiny(tmp_path / "tiny.safetensors")
+    assert refuse(*words[:2], "--from", another, *words[4:]) == (
+        f"{run}/model.safetensors: is another model than {another}: use another folder"
+    )
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    assert "full: not empty" in refuse("train-prior", tmp_path / "full", *words[2:])
+
+
+def test_a_model_with_a_flow_is_taught_other_sounds_from_there(
+    quick: Path, music: Path, tmp_path: Path, few: None
+) -> None:
+    first = trained(quick, music, tmp_path / "first")
+    work("train-prior", first, "--device", "cpu", "--quiet", "--steps", 24)
+    flow = load_checkpoint(first / "model.safetensors").prior.flow
+    words = ("train-prior", tmp_path / "run", "--from", first / "model.safetensors", "--data", music, "--device", "cpu")
+    told = json.loads(call(*words, "--steps", 1, "--json").stdout)
+    assert told["prior_error"] < 0.99  # a new one's would be 1 after a step
+    tuned = load_checkpoint(tmp_path / "run" / "model.safetensors").prior.flow
+    assert flow is not None and tuned is not None
+    assert torch.equal(tuned.mean, flow.mean)
+    assert not torch.equal(tuned.out.weight, flow.out.weight)
+
+
+def test_a_prior_goes_on_with_the_kinds_that_its_flow_knows(
+    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(quick, music, tmp_path / "run")
+    words = ("train-prior", run, "--device", "cpu", "--quiet")
+    work(*words, "--minutes", 0)
+    monkeypatch.setattr(prior, "fit_mixture", lambda *_: pytest.fail("fitted once more"))
+    assert work(*words, "--steps", 6).startswith("wrote ")
+    assert "of other training data" in refuse(*words, "--steps", 8, "--segments", 3)
 
 
 def test_a_prior_that_learnt_nothing_is_not_taken(

@@ -1,5 +1,6 @@
 """The flow from noise to latents: known answers, what only it can learn, and a training that loses nothing."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def trainer_of(segments: Tensor, kind: Tensor, **settings) -> FlowTrainer:
     flow.learn_moments(segments, kind)
     chosen = SETTINGS.model_copy(update={"steps": 300, "batch_size": 32, "warmup_steps": 10} | settings)
     examples = Examples(flow.normalised(segments.mT), kind)
-    return FlowTrainer(flow, examples, importance=torch.ones(CHANNELS), settings=chosen)
+    return FlowTrainer(flow, examples, mixture=Prior(CHANNELS), importance=torch.ones(CHANNELS), settings=chosen)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,32 @@ def test_moments_are_those_of_all_frames_and_of_each_kind():
     torch.testing.assert_close(flow.centre[3], own.mean(0))
     torch.testing.assert_close(flow.variance[3], own.var(0, correction=0).clamp_min(VARIANCE_FLOOR))
     assert (flow.centre[1] == 0).all() and (flow.variance[1] == 1).all()  # of a kind without a sound
+
+
+def test_kinds_that_are_called_otherwise_are_known_as_before(trained: FlowTrainer):
+    """Most of a new kind's segments say which one it was: a stray one changes its moments, not what is known of it."""
+    segments, kind = two_levels(256)
+    flow, noisy, time = copy.deepcopy(trained.ema), torch.randn(2, FRAMES, CHANNELS), torch.tensor([0.3, 0.8])
+    before = flow(noisy, time, torch.tensor([0, 1]))
+    flow.learn_kinds(segments, 5 - 3 * kind, former=kind)
+    torch.testing.assert_close(flow(noisy, time, torch.tensor([5, 2])), before)
+    torch.testing.assert_close(flow.share[[5, 2]], torch.tensor([0.5, 0.5]))
+    assert flow.share.sum() == 1
+    known = flow.condition.of_kind.weight.clone()
+    former = kind.clone()
+    former[:20] = 1
+    flow.learn_kinds(segments, 5 - 3 * kind, former=torch.where(former == 0, 5, 2))
+    torch.testing.assert_close(flow.condition.of_kind.weight, known)
+
+
+def test_a_flow_goes_over_to_other_sounds_of_its_kinds(trained: FlowTrainer):
+    segments, kind = two_levels(256)
+    flow = copy.deepcopy(trained.ema)
+    flow.learn_kinds(segments + 1, kind, former=kind)
+    torch.testing.assert_close(flow.mean, trained.ema.mean)  # what the network sees is normalised as before
+    torch.testing.assert_close(flow.std, trained.ema.std)
+    own = flow.normalised((segments + 1)[kind == 1].mT).flatten(0, 1)
+    torch.testing.assert_close(flow.centre[1], own.mean(0), rtol=1e-4, atol=1e-4)
 
 
 def test_the_gaussian_is_what_a_regression_finds():
@@ -275,6 +302,7 @@ def test_on_cuda_it_learns_what_the_cpu_learns(trained):
     on_cuda = FlowTrainer(
         trainer.flow.cuda(),
         Examples(trainer.examples.latents.cuda(), kind.cuda()),
+        mixture=Prior(CHANNELS),
         importance=torch.ones(CHANNELS),
         settings=trainer.settings,
     )

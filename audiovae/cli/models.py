@@ -69,9 +69,19 @@ def train(
 
 
 def train_prior(
-    folder: Annotated[Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run.")],
+    folder: Annotated[
+        Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run; with --from, a new one.")
+    ],
+    start: Annotated[
+        Path | None,
+        options.PathOption("--from", metavar="FILE", help="The model; bundled is the one in the package."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
+    ] = None,
+    segments: Annotated[
+        int | None,
+        typer.Option(min=2, help="Segments of 3 s to learn from, 66 kB of memory each.", show_default="16384"),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="N", min=0, help="Save the state and end after this time.")
@@ -87,11 +97,15 @@ def train_prior(
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Teach a trained model how notes begin and end, for new sounds; the same command again goes on."""
+    """Teach a trained model what new sounds are like, those of a folder; the same command again goes on."""
     from audiovae.training import run as training
 
-    run, report = training.resumed_run(folder, [], data=data, cache=cache), Report(as_json=as_json, quiet=quiet)
     training.require(device)
+    report = Report(as_json=as_json, quiet=quiet)
+    if start is None:
+        run = training.resumed_run(folder, [], data=data, cache=cache)
+    else:
+        run = training.adopted_run(folder, start, data=data, cache=cache)
     from audiovae.training.prior import PriorWatch
     from audiovae.training.prior import train_prior as train_its_prior
 
@@ -101,7 +115,7 @@ def train_prior(
             encoded=advance,
             stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)),
         )
-        outcome = train_its_prior(run, steps=steps, minutes=minutes, device=device, watch=watch)
+        outcome = train_its_prior(run, steps=steps, segments=segments, minutes=minutes, device=device, watch=watch)
     _finish_prior(folder, outcome, report)
 
 

@@ -70,19 +70,33 @@ class Flow(nn.Module):
         """Takes mean and variance of all frames and of those of each kind, and the kinds' shares; a kind of none stays
         N(0, I).
         """
-        known, counts = kind.unique(return_counts=True)
-        own = (segments[kind == index].float() for index in known)
-        moments = [torch.var_mean(some, dim=(0, 2), correction=0) for some in own]
-        variance, mean = (torch.stack(part).double() for part in zip(*moments, strict=True))
-        share = counts.double() / len(kind)
+        known, share, mean, variance = _moments(segments, kind)
+        middle = share @ mean
+        self.mean.copy_(middle)
+        self.std.copy_((share @ (variance + (mean - middle).square())).sqrt().clamp_min(1e-6))
+        self._take_kinds(known, share, mean, variance)
+
+    @torch.no_grad()
+    def learn_kinds(
+        self,
+        segments: Float[Tensor, "segments latent_channels latent_frames"],
+        kind: Int[Tensor, " segments"],
+        *,
+        former: Int[Tensor, " segments"],
+    ) -> None:
+        """Goes over to other kinds of sounds: takes their moments, and for what the network knows of each, what it
+        knew of the kind that most of its segments were of (``former``).
+        """
+        known, share, mean, variance = _moments(segments, kind)
+        self._take_kinds(known, share, mean, variance)
+        like = torch.stack([former[kind == index].mode().values for index in known])
+        self.condition.of_kind.weight[known] = self.condition.of_kind.weight[like]
+
+    def _take_kinds(self, known: Tensor, share: Tensor, mean: Tensor, variance: Tensor) -> None:
         self.share.zero_()
         self.share[known] = share.to(self.share)
-        middle = share @ mean
-        std = (share @ (variance + (mean - middle).square())).sqrt().clamp_min(1e-6)
-        self.mean.copy_(middle)
-        self.std.copy_(std)
-        self.centre[known] = ((mean - middle) / std).to(self.centre)
-        self.variance[known] = (variance / std.square()).clamp_min(VARIANCE_FLOOR).to(self.variance)
+        self.centre[known] = ((mean - self.mean) / self.std).to(self.centre)
+        self.variance[known] = (variance / self.std.square()).clamp_min(VARIANCE_FLOOR).to(self.variance)
 
     def normalised(self, latents: Float[Tensor, "... latent_channels"]) -> Float[Tensor, "... latent_channels"]:
         """Zero mean and unit variance over all sounds."""
@@ -194,6 +208,15 @@ class Condition(nn.Module):
         angle = math.pi * time[:, None] * frequencies
         of_time = functional.silu(self.of_time(torch.cat([angle.sin(), angle.cos()], dim=1)))
         return functional.silu(self.both(of_time + self.of_kind(kind)))
+
+
+def _moments(segments: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Kinds that there are, the share that each has of all segments, and mean and variance of their channels."""
+    known, counts = kind.unique(return_counts=True)
+    own = (segments[kind == index].float() for index in known)
+    moments = [torch.var_mean(some, dim=(0, 2), correction=0) for some in own]
+    variance, mean = (torch.stack(part).double() for part in zip(*moments, strict=True))
+    return known, counts.double() / len(kind), mean, variance
 
 
 def _times(start: float) -> list[float]:

@@ -18,7 +18,8 @@ PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
 """Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
 HEARD_AGAIN = 4
 """Times that the sounds go into the segments, at most."""
-BATCH = 8
+BATCH, BATCH_ON_CUDA = 8, 64
+"""Segments encoded at once."""
 
 
 def encode_segments(
@@ -49,20 +50,23 @@ def latents_of(
     count = max(2, min(segments, HEARD_AGAIN * heard))
     drawn = Segments(cache, split, vae.config, augment=False, latent_frames=latent_frames)
     latents = torch.empty(count, vae.config.model.latent_channels, latent_frames, dtype=dtype)
-    for first, (_, posterior) in zip(range(0, count, BATCH), _encoded(vae, spectrogram, drawn, count), strict=True):
-        latents[first : first + BATCH] = posterior.mean
-        progress(min(count, first + BATCH), count)
+    done = 0
+    for _, posterior in _encoded(vae, spectrogram, drawn, count):
+        latents[done : done + len(posterior.mean)] = posterior.mean
+        done += len(posterior.mean)
+        progress(done, count)
     return latents
 
 
 def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int) -> Prior:
-    """Fitted to the latents of at most so many training segments.
+    """Fitted to the latents of at most so many training segments."""
+    return fit_mixture(vae, latents_of(vae, spectrogram, cache, "train", segments=segments))
 
-    From single frames nothing can be said about movement, and the prior stays the standard one.
-    """
-    if _latent_frames(cache, "train", vae) < 2:
+
+def fit_mixture(vae: VAE, latents: Float[Tensor, "count latent_channels latent_frames"]) -> Prior:
+    """From single frames nothing can be said about movement, and the prior stays the standard one."""
+    if latents.shape[2] < 2:
         return Prior.standard(vae.config.model.latent_channels)
-    latents = latents_of(vae, spectrogram, cache, "train", segments=segments)
     if not latents.isfinite().all():
         raise InputError("the encoder says NaN or infinity: training went astray, a lower learning_rate may help")
     return Prior.fit(latents, importance=vae.components.scale)
@@ -79,8 +83,9 @@ def _encoded(
     vae: VAE, spectrogram: Spectrogram, segments: Segments, count: int
 ) -> Iterator[tuple[Float[Tensor, "batch 1 n_bands frames"], Posterior]]:
     device = spectrogram.window.device
-    for first in range(0, count, BATCH):
-        waveform = torch.stack([segments[index].waveform for index in range(first, min(first + BATCH, count))])
+    size = BATCH_ON_CUDA if device.type == "cuda" else BATCH
+    for first in range(0, count, size):
+        waveform = torch.stack([segments[index].waveform for index in range(first, min(first + size, count))])
         with torch.inference_mode():
             target = spectrogram(waveform[:, None].to(device), center=False)
             posterior = vae.encode(target)

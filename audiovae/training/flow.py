@@ -10,8 +10,10 @@ from torch import Tensor
 
 from audiovae.config import TrainingConfig
 from audiovae.model.flow import Flow
+from audiovae.model.prior import Prior
 from audiovae.training import schedule
 from audiovae.training.optimizer import average, flow_optimizers, step_if_finite
+from audiovae.training.passes import RecordedPass
 from audiovae.training.state import Parts, Position
 
 SETTINGS = TrainingConfig(
@@ -45,14 +47,27 @@ class Examples:
         return Examples(self.latents.to(device), self.kind.to(device))
 
 
+@dataclass(frozen=True)
+class Noisy:
+    """Examples with noise on them."""
+
+    latents: Float[Tensor, "count latent_frames latent_channels"]
+    noisy: Float[Tensor, "count latent_frames latent_channels"]
+    time: Float[Tensor, " count"]
+    kind: Int[Tensor, " count"]
+
+
 class FlowTrainer:
-    """A flow, the average of its weights, the best average so far, and where its training is."""
+    """A flow, the average of its weights, the best average so far, the mixture whose kinds it knows, and where its
+    training is.
+    """
 
     def __init__(
         self,
         flow: Flow,
         examples: Examples,
         *,
+        mixture: Prior,
         importance: Float[Tensor, " latent_channels"],
         settings: TrainingConfig = SETTINGS,
     ) -> None:
@@ -61,12 +76,14 @@ class FlowTrainer:
         self.optimizers = flow_optimizers(flow, settings.learning_rate, settings.weight_decay)
         heard = importance.to(flow.std) * flow.std
         self.weight = heard / heard.mean()
-        self.position = Position()
+        self.back = RecordedPass(flow, self._back) if heard.is_cuda else self._back
+        self.mixture, self.position = mixture, Position()
 
     def parts(self) -> Parts:
         """All that a state must hold."""
         optimizers = {f"optimizer{number}": optimizer for number, optimizer in enumerate(self.optimizers)}
-        return Parts({"model": self.flow, "ema": self.ema, "best": self.best}, optimizers)
+        modules = {"model": self.flow, "ema": self.ema, "best": self.best, "mixture": self.mixture}
+        return Parts(modules, optimizers, may_be_new=frozenset({"mixture"}))
 
     def step(self) -> Float[Tensor, ""]:
         """One step; returns its loss. One that isn't finite changes nothing, and is counted."""
@@ -74,13 +91,13 @@ class FlowTrainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate(step, settings)
-        loss = self._loss(self.flow, self.examples, settings.batch_size, seed=(settings.seed << 40) + step)
-        loss.backward()
+        drawn = _drawn(self.examples, settings.batch_size, seed=(settings.seed << 40) + step)
+        loss = self.back(drawn.latents, drawn.noisy, drawn.time, drawn.kind)
         finite = step_if_finite(self.optimizers, self.flow, clip=settings.gradient_clip)
         if finite:
             average(self.ema, self.flow, decay=schedule.ema_decay(step, settings))
         self.position = self.position.after(finite=finite)
-        return loss.detach()
+        return loss
 
     def keep_best(self, held_out: Examples) -> float:
         """Compares the average with the best one on held-out examples, keeps the better one, and returns its error."""
@@ -92,18 +109,26 @@ class FlowTrainer:
     @torch.no_grad()
     def error(self, flow: Flow, examples: Examples) -> float:
         """Its loss on examples, relative to that of the kinds' Gaussians: 1 is nothing learnt."""
-        own, gaussians = (self._loss(model, examples, ERROR_SEGMENTS, seed=0) for model in (flow, flow.gaussian))
-        return float(own / gaussians)
+        drawn = _drawn(examples, ERROR_SEGMENTS, seed=0)
+        return float(self._loss(flow, drawn) / self._loss(flow.gaussian, drawn))
 
-    def _loss(self, model: Callable[..., Tensor], examples: Examples, count: int, *, seed: int) -> Float[Tensor, ""]:
-        """Of random examples at random times: all of it is a function of the seed, so that a resumed run draws the
-        same."""
-        device = examples.latents.device
-        generator = torch.Generator(device).manual_seed(seed)
-        index = torch.randint(len(examples.kind), (count,), generator=generator, device=device)
-        latents, kind = examples.latents[index].float(), examples.kind[index]
-        time = (TIME_MEAN + TIME_SPREAD * torch.randn(count, generator=generator, device=device)).sigmoid()
-        noise = torch.randn(latents.shape, generator=generator, device=device)
-        t = time[:, None, None]
-        error = (model((1 - t) * noise + t * latents, time, kind) - latents).square() * self.weight
-        return (error / (1 - t).clamp_min(LEAST_NOISE)).mean()
+    def _back(self, latents: Tensor, noisy: Tensor, time: Tensor, kind: Tensor) -> Float[Tensor, ""]:
+        loss = self._loss(self.flow, Noisy(latents, noisy, time, kind))
+        loss.backward()
+        return loss.detach()
+
+    def _loss(self, model: Callable[..., Tensor], drawn: Noisy) -> Float[Tensor, ""]:
+        error = (model(drawn.noisy, drawn.time, drawn.kind) - drawn.latents).square() * self.weight
+        return (error / (1 - drawn.time[:, None, None]).clamp_min(LEAST_NOISE)).mean()
+
+
+def _drawn(examples: Examples, count: int, *, seed: int) -> Noisy:
+    """Random examples at random times: all of it is a function of the seed, so that a resumed run draws the same."""
+    device = examples.latents.device
+    generator = torch.Generator(device).manual_seed(seed)
+    index = torch.randint(len(examples.kind), (count,), generator=generator, device=device)
+    latents, kind = examples.latents[index].float(), examples.kind[index]
+    time = (TIME_MEAN + TIME_SPREAD * torch.randn(count, generator=generator, device=device)).sigmoid()
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    t = time[:, None, None]
+    return Noisy(latents, (1 - t) * noise + t * latents, time, kind)

@@ -1,21 +1,16 @@
 """Forward and backward pass of a training step: what is wrapped for several GPUs, and what is recorded on one."""
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from audiovae.model.vae import VAE
-from audiovae.training.losses import Losses
 
 WARM_UP = 3
 """Passes before the recording, in which libraries choose their kernels and allocate what they keep."""
-Pass = Callable[
-    [Float[Tensor, "batch 1 n_bands frames"], Float[Tensor, "batch latent_channels latent_frames"], Float[Tensor, ""]],
-    Losses,
-]
-"""Of a batch, its posterior noise and the weight of the KL (a scalar): losses, and gradients of all parameters."""
+Loss = TypeVar("Loss")
 
 
 class AutoencodingStep(nn.Module):
@@ -31,7 +26,7 @@ class AutoencodingStep(nn.Module):
         return self.vae.decode(posterior.with_noise(noise)), posterior.mean, posterior.logvar
 
 
-class RecordedPass:
+class RecordedPass(Generic[Loss]):
     """Does on CUDA what the pass does that it is made of, for batches of one size: one graph, replayed for each.
 
     A step is hundreds of small kernels, which a GPU works off sooner than Python can launch them one by one. All that
@@ -39,14 +34,15 @@ class RecordedPass:
     (NVIDIA, "CUDA graphs"; "whole-network capture" in torch's notes on them). The next call overwrites its losses.
     """
 
-    def __init__(self, model: nn.Module, eager: Pass) -> None:
+    def __init__(self, model: nn.Module, eager: Callable[..., Loss]) -> None:
+        """``eager`` takes tensors, returns losses, and leaves the gradients of all of the model's parameters."""
         self.model, self.eager = model, eager
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: tuple[Tensor, ...] = ()
         self.gradients: list[tuple[nn.Parameter, Tensor | None]] = []
-        self.losses: Losses
+        self.losses: Loss
 
-    def __call__(self, *inputs: Tensor) -> Losses:
+    def __call__(self, *inputs: Tensor) -> Loss:
         if self.graph is None:
             self.graph = self._record(inputs)
         for place, given in zip(self.inputs, inputs, strict=True):

@@ -1,5 +1,6 @@
-"""``audiovae train-prior``: gives the model of a finished run a prior that knows how notes begin and end."""
+"""``audiovae train-prior``: a prior of a folder's sounds for a finished model, which knows how notes begin and end."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -7,20 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from audiovae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
 from audiovae.model.flow import Flow
-from audiovae.model.prior import COMPONENTS
+from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import open_cache
-from audiovae.training.encoded import latents_of
+from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, fit_mixture, latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import is_cpu
 from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, remove_abandoned
-from audiovae.training.state import MODEL_FILE, load_state, save_state
+from audiovae.training.state import MODEL_FILE, Parts, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +68,16 @@ def train_prior(
     run: Run,
     *,
     steps: int | None = None,
+    segments: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
     watch: PriorWatch = PriorWatch(),
 ) -> PriorOutcome:
-    """Trains the flow of a run's newest model, and puts the model with it in that one's place.
+    """Fits a mixture to the run's data, trains a flow, and gives both to the run's newest model.
 
-    Called again, it goes on where it was; after ``minutes``, encoding included, it saves its state and ends. What the
-    model gets is what was best on held-out sounds.
+    The flow learns from so many segments of 3 s (65 kB each). Called again, it goes on where it was; after
+    ``minutes``, encoding included, it saves its state and ends. What the model gets is what was best on held-out
+    sounds.
 
     Raises InputError for a run without a model or whose data have changed, and when it is interrupted.
     """
@@ -88,38 +93,68 @@ def train_prior(
         if checkpoint.facts.step < run.config.training.steps:
             at = f"step {checkpoint.facts.step} of {run.config.training.steps}"
             logger.warning(f"{run.folder}: the model is at {at}: training it on will replace this prior, too")
-        trainer, held_out = _trainer(run, checkpoint, settings, device, watch)
+        trainer, held_out = _trainer(run, checkpoint, state, settings, segments or SEGMENTS, device, watch)
         _resume(trainer, state)
         _train(trainer, held_out, state, watch, ends_at)
         error, step = trainer.keep_best(held_out), trainer.position.step
         if step >= settings.steps and error < 1:
-            prior = checkpoint.prior.with_flow(trainer.best.cpu())
+            prior = trainer.mixture.with_flow(trainer.best.cpu())
             facts = replace(checkpoint.facts, metrics=checkpoint.facts.metrics | {"prior_error": error})
             save_checkpoint(run.folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
     return PriorOutcome(step, step >= settings.steps, error, error < 1)
 
 
 def _trainer(
-    run: Run, checkpoint: Checkpoint, settings: TrainingConfig, device: str, watch: PriorWatch
+    run: Run,
+    checkpoint: Checkpoint,
+    state: Path,
+    settings: TrainingConfig,
+    segments: int,
+    device: str,
+    watch: PriorWatch,
 ) -> tuple[FlowTrainer, Examples]:
     """At its start, and what is held out; where nothing is, both are of the training sounds."""
     on = torch.device("cpu" if is_cpu(device) else "cuda")
     cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
     model, spectrogram = checkpoint.model.to(on), Spectrogram(run.config.spectrogram).to(on)
 
-    def encoded(split: str, count: int) -> Examples:
-        latents = latents_of(
-            model, spectrogram, cache, split, segments=count, dtype=torch.float16, progress=watch.encoded
-        )
-        return Examples(latents, torch.cat([checkpoint.prior.kinds_of(some) for some in latents.split(AT_ONCE)]))
+    def encoded(split: str, count: int) -> Float[Tensor, "segments latent_channels latent_frames"]:
+        return latents_of(model, spectrogram, cache, split, segments=count, dtype=torch.float16, progress=watch.encoded)
 
-    training = encoded("train", SEGMENTS)
-    held_out = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
-    torch.manual_seed(settings.seed)
-    flow = Flow(run.config.model.latent_channels, kinds=COMPONENTS)
-    flow.learn_moments(training.latents, training.kind)
+    latents = encoded("train", segments)
+    mixture = _mixture(checkpoint, state, latents)
+    training = Examples(latents, _kinds(latents, mixture))
+    latents = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
+    held_out = Examples(latents, _kinds(latents, mixture))
+    flow = _flow(checkpoint.prior, training, settings.seed)
     training, held_out = (_normalised(examples, flow).to(on) for examples in (training, held_out))
-    return FlowTrainer(flow.to(on), training, importance=model.components.scale, settings=settings), held_out
+    importance = model.components.scale
+    return FlowTrainer(flow.to(on), training, mixture=mixture, importance=importance, settings=settings), held_out
+
+
+def _mixture(checkpoint: Checkpoint, state: Path, latents: Tensor) -> Prior:
+    """That of the state, if there is one: its flow knows these kinds, and no others."""
+    if not state.exists():
+        return fit_mixture(checkpoint.model, latents[:LAST_PRIOR_SEGMENTS])
+    mixture = checkpoint.prior.without_flow()
+    load_state(state, Parts({"mixture": mixture}, {}, may_be_new=frozenset({"mixture"})))
+    return mixture
+
+
+def _kinds(latents: Tensor, mixture: Prior) -> Int[Tensor, " segments"]:
+    return torch.cat([mixture.kinds_of(some) for some in latents.split(AT_ONCE)])
+
+
+def _flow(prior: Prior, training: Examples, seed: int) -> Flow:
+    """The model's own, which knows much already, gone over to the kinds of these data; a new one if it has none."""
+    if prior.flow is None:
+        torch.manual_seed(seed)
+        flow = Flow(training.latents.shape[1], kinds=COMPONENTS)
+        flow.learn_moments(training.latents, training.kind)
+    else:
+        flow = copy.deepcopy(prior.flow)
+        flow.learn_kinds(training.latents, training.kind, former=_kinds(training.latents, prior))
+    return flow
 
 
 def _normalised(examples: Examples, flow: Flow) -> Examples:
@@ -136,7 +171,7 @@ def _resume(trainer: FlowTrainer, state: Path) -> None:
     learnt = {name: buffer.clone() for name, buffer in trainer.flow.named_buffers()}
     trainer.position = load_state(state, trainer.parts())
     if not all(torch.allclose(learnt[name], saved, atol=1e-3) for name, saved in trainer.flow.named_buffers()):
-        raise InputError(f"{state}: of other training data: remove it to begin anew")
+        raise InputError(f"{state}: of other training data: remove it to begin with these")
 
 
 def _train(trainer: FlowTrainer, held_out: Examples, state: Path, watch: PriorWatch, ends_at: float | None) -> None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint
+from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint, save_checkpoint
 from audiovae.codec import BUNDLED_CHECKPOINT
 from audiovae.config import Config
 from audiovae.errors import InputError
@@ -111,7 +111,7 @@ def new_run(
     Raises InputError for a config, checkpoint or folder that can't be used. Only ``train`` changes anything on disk.
     """
     settings = Config.from_toml(find_config(config), overrides)
-    checkpoint = load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start) if start else None
+    checkpoint = _start(start) if start else None
     if checkpoint:
         # A VAE's weights make a plain autoencoder too, which shows what the KL cost; an autoencoder's make no VAE.
         plain = [] if settings.model.variational else ["model.variational=false"]
@@ -136,6 +136,27 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
     settings = config.with_overrides(overrides)
     _refuse_another_model(settings, config, f"{folder}")
     return Run(folder, settings, data, cache, resumed=True)
+
+
+def adopted_run(folder: Path, start: Path, *, data: Path | None, cache: Path | None = None) -> Run:
+    """A run whose model is the checkpoint ``start``, as if it had been trained in this folder; nothing is done again.
+
+    Raises InputError for a checkpoint or folder that can't be used, such as a run of another model.
+    """
+    checkpoint, model = _start(start), folder / MODEL_FILE
+    if data is None:
+        raise InputError(f"{start}: which sounds its prior is to be of is not said: --data DIR")
+    if model.exists():
+        if load_checkpoint(model).fingerprint != checkpoint.fingerprint:
+            raise InputError(f"{model}: is another model than {start}: use another folder")
+    else:
+        _refuse_used(folder, force=False)
+    run = Run(folder, checkpoint.config, data, cache or folder.absolute().parent / "cache", resumed=True)
+    with locked(folder):
+        if not model.exists():
+            save_checkpoint(model, model=checkpoint.model, prior=checkpoint.prior, facts=checkpoint.facts)
+        _prepare_folder(run)
+    return run
 
 
 def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: float | None = None) -> Outcome:
@@ -189,6 +210,10 @@ def require(device: str) -> None:
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+def _start(start: Path) -> Checkpoint:
+    return load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start)
 
 
 def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
