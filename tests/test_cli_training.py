@@ -223,6 +223,8 @@ def test_a_finished_model_gets_a_prior_of_other_sounds_and_keeps_its_latents(
     assert refuse(*words) == f"{start}: which sounds its prior is to be of is not said: --data DIR"
     assert not run.exists()
     words = (*words, "--data", other, "--cache", tmp_path / "cache-of-other")
+    assert "a prior has no settings but those of data" in misuse(*words, "--set", "training.batch_size=2")
+    assert "data.shares" in refuse(*words, "--set", "data.shares={violin=0.5}", "--minutes", 0)
     assert ": time is up, state saved" in work(*words, "--minutes", 0)
     assert work(*words, "--steps", 12).startswith(f"wrote {run}/model.safetensors: step 12, error ")
     before, after = load_checkpoint(start), load_checkpoint(run / "model.safetensors")

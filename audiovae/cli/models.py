@@ -89,6 +89,9 @@ def train_prior(
     data: Annotated[
         Path | None, options.PathOption(metavar="DIR", help="Folder of audio files.", show_default="the run's")
     ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in data.shares={mine=0.5}; repeatable.")
+    ] = None,
     cache: Annotated[
         Path | None, options.PathOption(metavar="DIR", help="Folder for the decoded audio.", show_default="the run's")
     ] = None,
@@ -100,12 +103,14 @@ def train_prior(
     """Teach a trained model what new sounds are like, those of a folder; the same command again goes on."""
     from audiovae.training import run as training
 
+    if other := next((one for one in overrides or [] if not one.strip().startswith("data.")), None):
+        raise typer.BadParameter(f"{other}: a prior has no settings but those of data", param_hint="--set")
     training.require(device)
     report = Report(as_json=as_json, quiet=quiet)
     if start is None:
-        run = training.resumed_run(folder, [], data=data, cache=cache)
+        run = training.resumed_run(folder, overrides or [], data=data, cache=cache)
     else:
-        run = training.adopted_run(folder, start, data=data, cache=cache)
+        run = training.adopted_run(folder, overrides or [], start=start, data=data, cache=cache)
     from audiovae.training.prior import PriorWatch
     from audiovae.training.prior import train_prior as train_its_prior
 

@@ -138,7 +138,9 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
     return Run(folder, settings, data, cache, resumed=True)
 
 
-def adopted_run(folder: Path, start: Path, *, data: Path | None, cache: Path | None = None) -> Run:
+def adopted_run(
+    folder: Path, overrides: list[str], *, start: Path, data: Path | None, cache: Path | None = None
+) -> Run:
     """A run whose model is the checkpoint ``start``, as if it had been trained in this folder; nothing is done again.
 
     Raises InputError for a checkpoint or folder that can't be used, such as a run of another model.
@@ -151,7 +153,9 @@ def adopted_run(folder: Path, start: Path, *, data: Path | None, cache: Path | N
             raise InputError(f"{model}: is another model than {start}: use another folder")
     else:
         _refuse_used(folder, force=False)
-    run = Run(folder, checkpoint.config, data, cache or folder.absolute().parent / "cache", resumed=True)
+    settings = checkpoint.config.with_overrides(overrides)
+    _refuse_another_model(settings, checkpoint.config, str(start))
+    run = Run(folder, settings, data, cache or folder.absolute().parent / "cache", resumed=True)
     with locked(folder):
         if not model.exists():
             save_checkpoint(model, model=checkpoint.model, prior=checkpoint.prior, facts=checkpoint.facts)
