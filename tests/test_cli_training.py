@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,50 +11,15 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
-import torch
 from commands import call, misuse, python, refuse, work
-from conftest import noise, tone
+from conftest import tone
 from tiny_codec import save_tiny
 
 from audiovae import __version__
 from audiovae.audio import Audio
-from audiovae.checkpoint import load_checkpoint
 from audiovae.cli import app
-from audiovae.spectrogram import Spectrogram
 from audiovae.tensor_file import read_tensors
-from audiovae.training import loop, prior, validation
 from audiovae.training import run as training
-from audiovae.training.data import open_cache
-from audiovae.training.encoded import latents_of
-
-
-@pytest.fixture
-def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A config of eight steps for the model of ``save_tiny``, and little to validate on."""
-    monkeypatch.setattr(validation, "SEGMENTS", 4)
-    monkeypatch.setattr(loop, "PRIOR_SEGMENTS", 16)
-    monkeypatch.setattr(loop, "LAST_PRIOR_SEGMENTS", 16)
-    path = tmp_path / "quick.toml"
-    path.write_text(
-        "[spectrogram]\nn_bands = 64\n"
-        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nband_strides = [4, 2, 2]\n"
-        "encoder_blocks = [0, 1, 1]\ndecoder_blocks = [1, 1, 1]\nbottleneck_width = 16\nbottleneck_stride = 1\n"
-        "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
-        "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
-        "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"
-    )
-    return path
-
-
-@pytest.fixture
-def music(tmp_path: Path) -> Path:
-    """Two recordings to train on, and one that is none."""
-    folder = tmp_path / "music"
-    folder.mkdir()
-    Audio(tone(samples=60_000), 44_100).save(folder / "a.wav")
-    Audio(noise(samples=60_000), 44_100).save(folder / "b.wav")
-    (folder / "text.wav").write_text("no audio")
-    return folder
 
 
 def test_train_makes_a_model_that_the_other_commands_take(quick: Path, music: Path, tmp_path: Path) -> None:
@@ -141,161 +105,6 @@ def test_an_interrupted_training_says_how_to_resume(
     monkeypatch.setattr(Trainer, "_step", interrupt)
     words = ("train", quick, "--data", music, "--out", tmp_path / "run", "--device", "cpu", "--quiet")
     assert "interrupted" in refuse(*words, code=130)
-
-
-def trained(quick: Path, music: Path, run: Path) -> Path:
-    """A finished run of two steps."""
-    words = ("--data", music, "--out", run, "--device", "cpu", "--quiet", "--set", "training.steps=2")
-    work("train", quick, *words)
-    return run
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few segments and a narrow network to learn a prior with."""
-    monkeypatch.setattr(prior, "SEGMENTS", 24)
-    monkeypatch.setattr(prior, "HELD_OUT_SEGMENTS", 8)
-    monkeypatch.setattr("audiovae.model.flow.WIDTH", 48)
-
-
-def test_a_trained_model_gets_a_prior_that_knows_more(
-    quick: Path, music: Path, tmp_path: Path, few: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = trained(quick, music, tmp_path / "run")
-    model, words = run / "model.safetensors", ("train-prior", run, "--device", "cpu", "--quiet")
-    mixture = model.read_bytes()
-    older = "prior-0123456789abcdef.safetensors"
-    for left in (older, f".{older}.1.tmp", "prior-of-monday.safetensors"):
-        (run / left).touch()
-    assert ": time is up, state saved, the same command goes on: step 0, error 1.000" in work(*words, "--minutes", 0)
-    assert model.read_bytes() == mixture
-    (run / "prior-of-monday.safetensors").unlink()  # a user's own
-    (state,) = run.glob("*prior*")
-    assert state.name != older
-    assert work(*words, "--steps", 24).startswith(f"wrote {model}: step 24, error ")
-    loaded, info = load_checkpoint(model), json.loads(call("info", model, "--json").stdout)
-    assert loaded.prior.flow is not None
-    assert (info["prior"], info["step"]) == ("mixture and flow", 2)
-    assert 0 < info["metrics"]["prior_error"] < 1
-    again = json.loads(call(*words[:-1], "--steps", 24, "--json").stdout)
-    assert (again["finished"], again["prior_error"]) == (True, pytest.approx(info["metrics"]["prior_error"], abs=1e-4))
-    work("generate", "--count", 1, "--duration", 0.3, "--checkpoint", model, "--out", tmp_path / "new", "--quiet")
-    work("train", "--resume", run, "--set", "training.steps=3", "--device", "cpu", "--quiet")
-    assert "train-prior" in caplog.text
-    assert load_checkpoint(model).prior.flow is None
-    words = ("train", quick, "--data", music, "--out", run, "--device", "cpu", "--set", "training.steps=2", "--force")
-    assert call(*words).exit_code == 0
-    assert not list(run.glob("prior-*"))
-
-
-def test_a_prior_that_was_stopped_is_the_same_bit_for_bit(
-    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, words = trained(quick, music, tmp_path / "run"), ("--device", "cpu", "--quiet", "--steps", 6)
-    copy = shutil.copytree(run, tmp_path / "copy")
-    work("train-prior", run, *words)
-    monkeypatch.setattr(prior, "SETTINGS", prior.SETTINGS.model_copy(update={"checkpoint_every": 2}))
-    step, interrupted_at = prior.FlowTrainer.step, [3]
-
-    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
-        if self.position.step in interrupted_at:
-            interrupted_at.clear()
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
-    line = refuse("train-prior", copy, *words, code=130)
-    assert (
-        line == f"{copy}: interrupted after step 3; the same command goes on from the last state saved (every 2 steps)"
-    )
-    work("train-prior", copy, *words)
-    assert (copy / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-
-
-def test_a_finished_model_gets_a_prior_of_other_sounds_and_keeps_its_latents(
-    quick: Path, music: Path, tmp_path: Path, few: None
-) -> None:
-    start, run = trained(quick, music, tmp_path / "first") / "model.safetensors", tmp_path / "run"
-    other = tmp_path / "other"
-    other.mkdir()
-    Audio(noise(samples=90_000, seed=5), 44_100).save(other / "c.wav")
-    words = ("train-prior", run, "--from", start, "--device", "cpu", "--quiet")
-    assert refuse(*words) == f"{start}: which sounds its prior is to be of is not said: --data DIR"
-    assert not run.exists()
-    words = (*words, "--data", other, "--cache", tmp_path / "cache-of-other")
-    assert "a prior has no settings but those of data" in misuse(*words, "--set", "training.batch_size=2")
-    assert "data.shares" in refuse(*words, "--set", "data.shares={violin=0.5}", "--minutes", 0)
-    assert ": time is up, state saved" in work(*words, "--minutes", 0)
-    assert work(*words, "--steps", 12).startswith(f"wrote {run}/model.safetensors: step 12, error ")
-    before, after = load_checkpoint(start), load_checkpoint(run / "model.safetensors")
-    assert after.fingerprint == before.fingerprint
-    assert after.prior.flow is not None and not torch.equal(after.prior.centre, before.prior.centre)
-    cache = open_cache(other, tmp_path / "cache-of-other", after.config)
-    spectrogram = Spectrogram(after.config.spectrogram)
-    latents = latents_of(after.model, spectrogram, cache, "train", segments=24, dtype=torch.float16)
-    torch.testing.assert_close(after.prior.mean, latents.float().mean((0, 2)), atol=1e-3, rtol=1e-3)
-    assert work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 12).startswith("wrote ")
-    another = save_tiny(tmp_path / "tiny.safetensors")
-    assert refuse(*words[:2], "--from", another, *words[4:]) == (
-        f"{run}/model.safetensors: is another model than {another}: use another folder"
-    )
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
-    assert "full: not empty" in refuse("train-prior", tmp_path / "full", *words[2:])
-
-
-def test_a_model_with_a_flow_is_taught_other_sounds_from_there(
-    quick: Path, music: Path, tmp_path: Path, few: None
-) -> None:
-    first = trained(quick, music, tmp_path / "first")
-    work("train-prior", first, "--device", "cpu", "--quiet", "--steps", 24)
-    flow = load_checkpoint(first / "model.safetensors").prior.flow
-    words = ("train-prior", tmp_path / "run", "--from", first / "model.safetensors", "--data", music, "--device", "cpu")
-    told = json.loads(call(*words, "--steps", 1, "--json").stdout)
-    assert told["prior_error"] < 0.99  # a new one's would be 1 after a step
-    tuned = load_checkpoint(tmp_path / "run" / "model.safetensors").prior.flow
-    assert flow is not None and tuned is not None
-    assert torch.equal(tuned.mean, flow.mean)
-    assert not torch.equal(tuned.out.weight, flow.out.weight)
-
-
-def test_a_prior_goes_on_with_the_kinds_that_its_flow_knows(
-    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trained(quick, music, tmp_path / "run")
-    words = ("train-prior", run, "--device", "cpu", "--quiet")
-    work(*words, "--minutes", 0)
-    monkeypatch.setattr(prior, "fit_mixture", lambda *_: pytest.fail("fitted once more"))
-    assert work(*words, "--steps", 6).startswith("wrote ")
-    assert "of other training data" in refuse(*words, "--steps", 8, "--segments", 3)
-
-
-def test_a_prior_that_learnt_nothing_is_not_taken(
-    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trained(quick, music, tmp_path / "run")
-    before = (run / "model.safetensors").read_bytes()
-    monkeypatch.setattr(prior.FlowTrainer, "error", lambda *_: 1.25)
-    last = work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 1)
-    assert last == f"{run}: nothing was learnt, the model keeps its mixture: step 1, error 1.250 of Gaussians'"
-    assert (run / "model.safetensors").read_bytes() == before
-
-
-def test_the_prior_of_what_is_no_run_is_refused(
-    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "not a run that can be resumed: it has no config.json" in refuse("train-prior", tmp_path)
-    run = trained(quick, music, tmp_path / "run")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
-    line = refuse("train-prior", run, "--device", "cpu", "--quiet", code=130)
-    assert line == f"{run}: interrupted after step 0; no state was saved yet"
-    assert refuse("train-prior", run, "--data", tmp_path / "none").endswith("none: no such folder")
-    (run / "model.safetensors").unlink()
-    assert refuse("train-prior", run, "--device", "cpu") == f"{run}/model.safetensors: no such file"
 
 
 def start_training(*words: object) -> subprocess.Popen[str]:

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from commands import work
+from conftest import noise, tone
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from audiovae.audio import Audio
 from audiovae.checkpoint import Facts
 from audiovae.config import Config
 from audiovae.training import components, loop, validation
@@ -168,3 +171,39 @@ def started_run(
     # The package that is tested here, wherever the interpreter was told to find it.
     environment = os.environ | {"PYTHONPATH": str(TINY.parents[2]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A config of eight steps for the model of ``save_tiny``, and little to validate on."""
+    monkeypatch.setattr(validation, "SEGMENTS", 4)
+    monkeypatch.setattr(loop, "PRIOR_SEGMENTS", 16)
+    monkeypatch.setattr(loop, "LAST_PRIOR_SEGMENTS", 16)
+    path = tmp_path / "quick.toml"
+    path.write_text(
+        "[spectrogram]\nn_bands = 64\n"
+        "[model]\nlatent_channels = 8\nchannels = [8, 8, 8]\nband_strides = [4, 2, 2]\n"
+        "encoder_blocks = [0, 1, 1]\ndecoder_blocks = [1, 1, 1]\nbottleneck_width = 16\nbottleneck_stride = 1\n"
+        "[data]\nsegment_latent_frames = 4\nworkers = 0\nvalidation_share = 0.0\n"
+        "[training]\nsteps = 8\nbatch_size = 2\nwarmup_steps = 1\nbeta_warmup_steps = 4\n"
+        "log_every = 2\nvalidate_every = 8\ncheckpoint_every = 2\n"
+    )
+    return path
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Two recordings to train on, and one that is none."""
+    folder = tmp_path / "music"
+    folder.mkdir()
+    Audio(tone(samples=60_000), 44_100).save(folder / "a.wav")
+    Audio(noise(samples=60_000), 44_100).save(folder / "b.wav")
+    (folder / "text.wav").write_text("no audio")
+    return folder
+
+
+def trained(quick: Path, music: Path, run: Path) -> Path:
+    """A finished run of two steps."""
+    words = ("--data", music, "--out", run, "--device", "cpu", "--quiet", "--set", "training.steps=2")
+    work("train", quick, *words)
+    return run
