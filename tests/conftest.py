@@ -2,7 +2,7 @@
 for commands a checkpoint and clips."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Before torch is imported: several processes of tests share the cores, and those that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,6 +57,15 @@ def stereo(*, samples: int = 22_050) -> Tensor:
 
 
 SOUNDS = {"tone": tone, "sweep": sweep, "click": click, "silence": silence, "noise": noise, "stereo": stereo}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of torch, which is what a test needs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=SOUNDS, ids=str)
