@@ -17,7 +17,7 @@ from torch import Tensor
 from audiovae.audio import Audio
 
 SAMPLE_RATE = 44_100
-pytest_plugins = ("tiny_training",)
+pytest_plugins = ("tiny_training", "tiny_flow")
 
 
 def tone(*, samples: int = 22_050, sample_rate: int = SAMPLE_RATE, frequency_hz: float = 440.0) -> Tensor:

@@ -2,27 +2,31 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from commands import call, misuse, refuse, work
-from conftest import noise
+from conftest import noise, tone
 from tiny_codec import save_tiny
 from tiny_training import trained
 
 from audiovae.audio import Audio
-from audiovae.checkpoint import load_checkpoint
+from audiovae.checkpoint import load_checkpoint, save_checkpoint
+from audiovae.model.flow import Flow
 from audiovae.spectrogram import Spectrogram
 from audiovae.training import prior
 from audiovae.training.data import open_cache
 from audiovae.training.encoded import latents_of
 
+QUICKLY = {"checkpoint_every": 1, "warmup_steps": 5, "learning_rate": 1e-3}
+
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few segments and a narrow network to learn a prior with."""
-    monkeypatch.setattr(prior, "SEGMENTS", 24)
+    monkeypatch.setattr(prior, "SEGMENTS", 64)
     monkeypatch.setattr(prior, "HELD_OUT_SEGMENTS", 8)
     monkeypatch.setattr("audiovae.model.flow.WIDTH", 48)
 
@@ -81,51 +85,106 @@ def test_a_prior_that_was_stopped_is_the_same_bit_for_bit(
     assert (copy / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Sounds of two kinds, of which there are enough segments to tell them."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    Audio(0.5 * noise(samples=20_000, seed=5), 44_100).save(folder / "short.wav")
+    Audio(noise(samples=200_000, seed=6), 44_100).save(folder / "noise.wav")
+    Audio(tone(samples=200_000, frequency_hz=1760.0), 44_100).save(folder / "tone.wav")
+    return folder
+
+
 def test_a_finished_model_gets_a_prior_of_other_sounds_and_keeps_its_latents(
-    quick: Path, music: Path, tmp_path: Path, few: None
+    quick: Path, music: Path, other: Path, tmp_path: Path, few: None
 ) -> None:
-    start, run = trained(quick, music, tmp_path / "first") / "model.safetensors", tmp_path / "run"
-    other = tmp_path / "other"
-    other.mkdir()
-    Audio(noise(samples=90_000, seed=5), 44_100).save(other / "c.wav")
+    start, run = tmp_path / "start.safetensors", tmp_path / "run"
+    before = load_checkpoint(trained(quick, music, tmp_path / "first") / "model.safetensors")
+    before.model.config = before.config.with_overrides(["data.shares={gone=0.5}"])  # a folder that only the model knew
+    facts = replace(before.facts, license="MIT")
+    save_checkpoint(start, model=before.model, prior=before.prior, facts=facts, half=True)
     words = ("train-prior", run, "--from", start, "--device", "cpu", "--quiet")
     assert refuse(*words) == f"{start}: which sounds its prior is to be of is not said: --data DIR"
-    assert not run.exists()
-    words = (*words, "--data", other, "--cache", tmp_path / "cache-of-other")
+    assert refuse(*words, "--data", tmp_path / "none").endswith("none: no such folder")
+    words = (*words, "--data", other)
     assert "a prior has no settings but those of data" in misuse(*words, "--set", "training.batch_size=2")
-    assert "data.shares" in refuse(*words, "--set", "data.shares={violin=0.5}", "--minutes", 0)
+    assert not run.exists()
+    assert "data.shares: nothing to train on in a folder violin" in refuse(*words, "--set", "data.shares={violin=0.5}")
     assert ": time is up, state saved" in work(*words, "--minutes", 0)
     assert work(*words, "--steps", 12).startswith(f"wrote {run}/model.safetensors: step 12, error ")
-    before, after = load_checkpoint(start), load_checkpoint(run / "model.safetensors")
-    assert after.fingerprint == before.fingerprint
-    assert after.prior.flow is not None and not torch.equal(after.prior.centre, before.prior.centre)
-    cache = open_cache(other, tmp_path / "cache-of-other", after.config)
-    spectrogram = Spectrogram(after.config.spectrogram)
-    latents = latents_of(after.model, spectrogram, cache, "train", segments=24, dtype=torch.float16)
-    torch.testing.assert_close(after.prior.mean, latents.float().mean((0, 2)), atol=1e-3, rtol=1e-3)
-    assert work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 12).startswith("wrote ")
-    another = save_tiny(tmp_path / "tiny.safetensors")
-    assert refuse(*words[:2], "--from", another, *words[4:]) == (
-        f"{run}/model.safetensors: is another model than {another}: use another folder"
-    )
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").touch()
-    assert "full: not empty" in refuse("train-prior", tmp_path / "full", *words[2:])
+    after = load_checkpoint(run / "model.safetensors")
+    assert after.fingerprint == load_checkpoint(start).fingerprint
+    assert after.facts.data == "music: 2 files, 0.00 hours; prior: other: 3 files, 0.00 hours"
+    assert after.facts.license == ""  # what was said of the weights isn't said of these sounds
+    assert after.prior.flow is not None
+    cache = open_cache(other, tmp_path / "cache", after.config.with_overrides(["data.shares={}"]))
+    latents = latents_of(after.model, Spectrogram(after.config.spectrogram), cache, "train", segments=64)
+    assert int((after.prior.share > 0).sum()) > 1
+    torch.testing.assert_close(after.prior.mean, latents.mean((0, 2)), atol=1e-2, rtol=1e-2)
 
 
 def test_a_model_with_a_flow_is_taught_other_sounds_from_there(
+    quick: Path, music: Path, other: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "SETTINGS", prior.SETTINGS.model_copy(update=QUICKLY))
+    first = trained(quick, music, tmp_path / "first")
+    plain = shutil.copy(first / "model.safetensors", tmp_path / "plain.safetensors")
+    work("train-prior", first, "--device", "cpu", "--quiet", "--steps", 40, "--data", other)
+    start = load_checkpoint(first / "model.safetensors")
+
+    def taught(run: str, start: Path) -> tuple[Flow | None, float]:
+        words = ("train-prior", tmp_path / run, "--from", start, "--data", other, "--device", "cpu")
+        told = json.loads(call(*words, "--steps", 60, "--json").stdout)
+        return load_checkpoint(tmp_path / run / "model.safetensors").prior.flow, told["prior_error"]
+
+    flow, error = taught("run", first / "model.safetensors")
+    assert flow is not None and error < 0.98 * taught("new", Path(plain))[1]
+    assert start.prior.flow is not None and not torch.equal(flow.out.weight, start.prior.flow.out.weight)
+    assert torch.equal(flow.mean, start.prior.flow.mean)
+    # What was stopped goes on as if it had not been.
+    step, stops = prior.FlowTrainer.step, [7]
+
+    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
+        if self.position.step in stops:
+            stops.clear()
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+    words = ("train-prior", tmp_path / "stopped", "--from", first / "model.safetensors", "--data", other)
+    refuse(*words, "--device", "cpu", "--quiet", "--steps", 60, code=130)
+    again, _ = taught("stopped", first / "model.safetensors")
+    assert again is not None
+    for name, tensor in flow.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_a_folder_that_is_somebodys_is_not_taken_for_a_prior(
     quick: Path, music: Path, tmp_path: Path, few: None
 ) -> None:
-    first = trained(quick, music, tmp_path / "first")
-    work("train-prior", first, "--device", "cpu", "--quiet", "--steps", 24)
-    flow = load_checkpoint(first / "model.safetensors").prior.flow
-    words = ("train-prior", tmp_path / "run", "--from", first / "model.safetensors", "--data", music, "--device", "cpu")
-    told = json.loads(call(*words, "--steps", 1, "--json").stdout)
-    assert told["prior_error"] < 0.99  # a new one's would be 1 after a step
-    tuned = load_checkpoint(tmp_path / "run" / "model.safetensors").prior.flow
-    assert flow is not None and tuned is not None
-    assert torch.equal(tuned.mean, flow.mean)
-    assert not torch.equal(tuned.out.weight, flow.out.weight)
+    run, mine = trained(quick, music, tmp_path / "run"), tmp_path / "mine"
+    model = run / "model.safetensors"
+    words = ("--data", music, "--device", "cpu", "--quiet", "--steps", 1)
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert refuse("train-prior", run, "--from", model, *words) == (
+        f"{run}: a model was trained here: leave out --from to give that one a prior"
+    )
+    assert {path: path.read_bytes() for path in before} == before
+    mine.mkdir()
+    shutil.copy(model, mine)
+    assert refuse("train-prior", mine, "--from", model, *words) == (
+        f"{mine}: not empty, and not begun by this command: use another folder"
+    )
+    work("train-prior", tmp_path / "new", "--from", model, *words)
+    another = save_tiny(tmp_path / "tiny.safetensors")
+    assert refuse("train-prior", tmp_path / "new", "--from", another, *words) == (
+        f"{tmp_path}/new/model.safetensors: is another model than {another}: use another folder"
+    )
+    killed = tmp_path / "killed"  # while the model was written
+    shutil.copytree(tmp_path / "new", killed)
+    (killed / "model.safetensors").rename(killed / ".model.safetensors.1.tmp")
+    assert work("train-prior", killed, "--from", model, *words).startswith("wrote ")
 
 
 def test_a_prior_goes_on_with_the_kinds_that_its_flow_knows(
@@ -136,7 +195,7 @@ def test_a_prior_goes_on_with_the_kinds_that_its_flow_knows(
     work(*words, "--minutes", 0)
     monkeypatch.setattr(prior, "fit_mixture", lambda *_: pytest.fail("fitted once more"))
     assert work(*words, "--steps", 6).startswith("wrote ")
-    assert "of other training data" in refuse(*words, "--steps", 8, "--segments", 3)
+    assert "of other training data, --segments or --set: " in refuse(*words, "--steps", 8, "--segments", 3)
 
 
 def test_a_prior_that_learnt_nothing_is_not_taken(
@@ -146,7 +205,9 @@ def test_a_prior_that_learnt_nothing_is_not_taken(
     before = (run / "model.safetensors").read_bytes()
     monkeypatch.setattr(prior.FlowTrainer, "error", lambda *_: 1.25)
     last = work("train-prior", run, "--device", "cpu", "--quiet", "--steps", 1)
-    assert last == f"{run}: nothing was learnt, the model keeps its mixture: step 1, error 1.250 of Gaussians'"
+    assert (
+        last == f"{run}: nothing was learnt, the model keeps the prior that it had: step 1, error 1.250 of Gaussians'"
+    )
     assert (run / "model.safetensors").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""The flow from noise to latents: known answers, what only it can learn, and a training that loses nothing."""
+"""The flow from noise to latents: known answers, and what only it can learn."""
 
 import copy
 import math
@@ -6,60 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from tiny_flow import CHANNELS, FRAMES, seeded, trainer_of, two_levels
 
 from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
-from audiovae.errors import InputError
 from audiovae.model.flow import STEPS, VARIANCE_FLOOR, Flow, _times
 from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.model.vae import VAE
-from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
-from audiovae.training.prior import _refuse_hopeless, _resume
-from audiovae.training.state import load_state, save_state
+from audiovae.training.flow import Examples, FlowTrainer
 
-CHANNELS, FRAMES = 4, 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow_and_on_one_thread():
-    """A network of a fifth of the width: the tests wait for no more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("audiovae.model.flow.WIDTH", 48)
-        yield
-    torch.set_num_threads(threads)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def two_levels(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Sounds of two kinds. Those of kind 0 are loud or quiet throughout, and nothing between; kind 1 is noise at 5."""
-    generator = seeded(seed)
-    kind = torch.arange(count) % 2
-    loud = torch.randint(2, (count, 1, 1), generator=generator) * 6.0 - 3.0
-    noise = 0.3 * torch.randn(count, CHANNELS, FRAMES, generator=generator)
-    return torch.where(kind[:, None, None] == 0, loud, 5.0) + noise, kind
-
-
-def trainer_of(segments: Tensor, kind: Tensor, **settings) -> FlowTrainer:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        flow = Flow(CHANNELS, kinds=COMPONENTS)
-    flow.learn_moments(segments, kind)
-    chosen = SETTINGS.model_copy(update={"steps": 300, "batch_size": 32, "warmup_steps": 10} | settings)
-    examples = Examples(flow.normalised(segments.mT), kind)
-    return FlowTrainer(flow, examples, mixture=Prior(CHANNELS), importance=torch.ones(CHANNELS), settings=chosen)
-
-
-@pytest.fixture(scope="module")
-def trained() -> FlowTrainer:
-    trainer = trainer_of(*two_levels(256))
-    for _ in range(trainer.settings.steps):
-        trainer.step()
-    return trainer
+pytestmark = pytest.mark.usefixtures("narrow_and_on_one_thread")
 
 
 def test_moments_are_those_of_all_frames_and_of_each_kind():
@@ -75,10 +30,10 @@ def test_moments_are_those_of_all_frames_and_of_each_kind():
     assert (flow.centre[1] == 0).all() and (flow.variance[1] == 1).all()  # of a kind without a sound
 
 
-def test_kinds_that_are_called_otherwise_are_known_as_before(trained: FlowTrainer):
-    """Most of a new kind's segments say which one it was: a stray one changes its moments, not what is known of it."""
+def test_kinds_that_are_called_otherwise_are_known_as_before(trained_flow: FlowTrainer):
+    """Also where some of a kind's segments were of another one: most of them say which it was."""
     segments, kind = two_levels(256)
-    flow, noisy, time = copy.deepcopy(trained.ema), torch.randn(2, FRAMES, CHANNELS), torch.tensor([0.3, 0.8])
+    flow, noisy, time = copy.deepcopy(trained_flow.ema), torch.randn(2, FRAMES, CHANNELS), torch.tensor([0.3, 0.8])
     before = flow(noisy, time, torch.tensor([0, 1]))
     flow.learn_kinds(segments, 5 - 3 * kind, former=kind)
     torch.testing.assert_close(flow(noisy, time, torch.tensor([5, 2])), before)
@@ -91,12 +46,12 @@ def test_kinds_that_are_called_otherwise_are_known_as_before(trained: FlowTraine
     torch.testing.assert_close(flow.condition.of_kind.weight, known)
 
 
-def test_a_flow_goes_over_to_other_sounds_of_its_kinds(trained: FlowTrainer):
+def test_a_flow_goes_over_to_other_sounds_of_its_kinds(trained_flow: FlowTrainer):
     segments, kind = two_levels(256)
-    flow = copy.deepcopy(trained.ema)
+    flow = copy.deepcopy(trained_flow.ema)
     flow.learn_kinds(segments + 1, kind, former=kind)
-    torch.testing.assert_close(flow.mean, trained.ema.mean)  # what the network sees is normalised as before
-    torch.testing.assert_close(flow.std, trained.ema.std)
+    torch.testing.assert_close(flow.mean, trained_flow.ema.mean)  # what the network sees is normalised as before
+    torch.testing.assert_close(flow.std, trained_flow.ema.std)
     own = flow.normalised((segments + 1)[kind == 1].mT).flatten(0, 1)
     torch.testing.assert_close(flow.centre[1], own.mean(0), rtol=1e-4, atol=1e-4)
 
@@ -124,19 +79,19 @@ def test_untrained_it_carries_noise_to_the_gaussian_of_the_kind():
         assert float(drawn.std()) == pytest.approx(float(own.std()), rel=0.05)
 
 
-def test_it_learns_what_no_gaussian_can(trained):
+def test_it_learns_what_no_gaussian_can(trained_flow):
     """Loud or quiet throughout: a Gaussian of the same mean and variance is mostly between."""
     held_out = two_levels(128, seed=7)
-    examples = Examples(trained.flow.normalised(held_out[0].mT), held_out[1])
+    examples = Examples(trained_flow.flow.normalised(held_out[0].mT), held_out[1])
     untrained = trainer_of(*two_levels(256))
     assert untrained.error(untrained.ema, examples) == pytest.approx(1)
-    assert trained.error(trained.ema, examples) < 0.6
+    assert trained_flow.error(trained_flow.ema, examples) < 0.6
     noise = torch.randn(200, CHANNELS, FRAMES, generator=seeded())
-    level = trained.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2))
+    level = trained_flow.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2))
     assert ((level.abs() - 3).abs() < 1.5).float().mean() > 0.95  # of the untrained one: none
     assert untrained.ema.carry(noise, torch.zeros(200, dtype=torch.long)).mean((1, 2)).abs().max() < 1.5
     assert 0.3 < float((level > 0).float().mean()) < 0.7
-    other = trained.ema.carry(noise, torch.ones(200, dtype=torch.long))
+    other = trained_flow.ema.carry(noise, torch.ones(200, dtype=torch.long))
     assert float(other.mean()) == pytest.approx(5, abs=0.3)
 
 
@@ -147,8 +102,8 @@ def prior_with(flow: Flow) -> Prior:
     return prior
 
 
-def test_a_prior_draws_with_its_flow_and_varies_with_it(trained):
-    prior = prior_with(trained.ema)
+def test_a_prior_draws_with_its_flow_and_varies_with_it(trained_flow):
+    prior = prior_with(trained_flow.ema)
     one, same = (prior.sample(FRAMES, count=2, generator=seeded(3), kind=0) for _ in range(2))
     assert one.shape == (2, CHANNELS, FRAMES)
     assert torch.equal(one, same)
@@ -166,26 +121,26 @@ def test_a_prior_draws_with_its_flow_and_varies_with_it(trained):
     )
 
 
-def test_a_small_amount_is_a_small_change_and_none_is_none(trained):
+def test_a_small_amount_is_a_small_change_and_none_is_none(trained_flow):
     """Where hardly any noise is left, the network must not add what it makes up."""
-    prior = prior_with(trained.ema)
+    prior = prior_with(trained_flow.ema)
     latents = prior.sample(FRAMES, count=1, generator=seeded(4), kind=0)
     for amount in (1e-4, 1e-3, 0.01, 0.05):
-        change = (prior.vary(latents, amount=amount, generator=seeded(1)) - latents) / trained.ema.std[:, None]
+        change = (prior.vary(latents, amount=amount, generator=seeded(1)) - latents) / trained_flow.ema.std[:, None]
         assert 0.2 * amount < float(change.square().mean().sqrt()) < 4 * amount
     for amount in (0, 1e-300, 1e-17, 1e-13, 1e-7):
         assert torch.equal(prior.vary(latents, amount=amount, generator=seeded(1)), latents)
 
 
-def test_samples_can_be_trained_on_and_changed(trained):
-    sample = prior_with(trained.ema).sample(FRAMES, count=1, generator=seeded(4))
+def test_samples_can_be_trained_on_and_changed(trained_flow):
+    sample = prior_with(trained_flow.ema).sample(FRAMES, count=1, generator=seeded(4))
     assert sample.is_contiguous()
     sample += 1
     torch.nn.Linear(FRAMES, 1)(sample).sum().backward()
 
 
-def test_many_sounds_are_carried_in_parts(trained, monkeypatch):
-    prior = prior_with(trained.ema)
+def test_many_sounds_are_carried_in_parts(trained_flow, monkeypatch):
+    prior = prior_with(trained_flow.ema)
     whole = prior.sample(FRAMES, count=5, generator=seeded(4))
     monkeypatch.setattr("audiovae.model.flow.FRAMES_AT_ONCE", 2 * FRAMES)
     torch.testing.assert_close(prior.sample(FRAMES, count=5, generator=seeded(4)), whole, atol=1e-4, rtol=0)
@@ -199,33 +154,14 @@ def test_shares_of_kinds_are_those_that_the_flow_learns_from():
     assert float(flow.share.sum()) == pytest.approx(1)
 
 
-def test_the_best_average_is_kept(trained):
-    trainer = trainer_of(*two_levels(64))
-    held_out = Examples(trained.examples.latents, trained.examples.kind)
-    trainer.ema.load_state_dict(trained.ema.state_dict())
-    best = trainer.keep_best(held_out)
-    assert best == pytest.approx(trainer.error(trained.ema, held_out), rel=0.01)
-    torch.nn.init.normal_(trainer.ema.out.weight)
-    assert trainer.keep_best(held_out) == pytest.approx(best)
-    assert torch.equal(trainer.best.out.weight, trained.ema.out.weight)
-
-
-def test_a_state_of_other_data_is_refused(tmp_path: Path):
-    first, other = trainer_of(*two_levels(64)), trainer_of(2 * two_levels(64)[0], two_levels(64)[1])
-    save_state(tmp_path / "state", first.parts(), first.position)
-    _resume(first, tmp_path / "state")
-    with pytest.raises(InputError, match="state: of other training data"):
-        _resume(other, tmp_path / "state")
-
-
-def test_a_longer_sample_is_as_the_shorter_one_far_from_its_end(trained):
-    prior = prior_with(trained.ema)
+def test_a_longer_sample_is_as_the_shorter_one_far_from_its_end(trained_flow):
+    prior = prior_with(trained_flow.ema)
     short, long = (prior.sample(frames, count=1, generator=seeded(2), kind=0) for frames in (300, 600))
     assert (short - long[..., :300])[..., :100].abs().max() < 0.05
     assert long.isfinite().all()
 
 
-def test_a_checkpoint_holds_it(trained, tmp_path: Path):
+def test_a_checkpoint_holds_it(trained_flow, tmp_path: Path):
     from tiny_codec import TINY
 
     prior = Prior.fit(torch.randn(64, 8, 12, generator=seeded())).with_flow()
@@ -253,62 +189,3 @@ def test_steps_lie_closer_near_noise_and_near_sound():
         assert (float(times[0]), float(times[-1])) == pytest.approx((start, 1.0))
         assert (steps > 0).all()
         assert steps[-1] < 0.1 * steps[len(steps) // 2]
-
-
-def test_after_a_stop_training_goes_on_bit_for_bit(tmp_path: Path):
-    whole, first, second = (trainer_of(*two_levels(64)) for _ in range(3))
-    for _ in range(8):
-        whole.step()
-    for _ in range(3):
-        first.step()
-    save_state(tmp_path / "state", first.parts(), first.position)
-    second.position = load_state(tmp_path / "state", second.parts())
-    assert second.position.step == 3
-    for _ in range(5):
-        second.step()
-    for model in ("flow", "ema"):
-        pairs = zip(getattr(whole, model).parameters(), getattr(second, model).parameters(), strict=True)
-        assert all(torch.equal(*pair) for pair in pairs)
-
-
-def test_steps_that_are_not_finite_change_nothing_and_are_refused_when_too_many():
-    trainer = trainer_of(*two_levels(64), max_skipped_steps=2)
-    trainer.step()
-    before = [parameter.clone() for parameter in trainer.flow.parameters()]
-    trainer.examples.latents[:] = torch.nan
-    trainer.step()
-    assert all(torch.equal(*pair) for pair in zip(before, trainer.flow.parameters(), strict=True))
-    assert (trainer.position.step, trainer.position.skipped_steps) == (2, 1)
-    trainer.step()
-    with pytest.raises(InputError, match=r"^runs/mine: .* not finite for 2 steps in a row, up to step 3"):
-        _refuse_hopeless(trainer, Path("runs/mine"))
-
-
-def test_errors_at_what_counts_more_weigh_more():
-    segments, kind = two_levels(64)
-    first, last = (trainer_of(segments, kind) for _ in range(2))
-    first.weight, last.weight = torch.tensor([4.0, 0, 0, 0]), torch.tensor([0, 0, 0, 4.0])
-    for _ in range(60):
-        first.step(), last.step()
-    held_out = Examples(*map(torch.clone, (first.examples.latents, first.examples.kind)))
-    first.weight = last.weight = torch.tensor([4.0, 0, 0, 0])
-    assert first.error(first.ema, held_out) < last.error(last.ema, held_out)
-
-
-@pytest.mark.gpu
-def test_on_cuda_it_learns_what_the_cpu_learns(trained):
-    segments, kind = two_levels(256)
-    trainer = trainer_of(segments, kind)
-    on_cuda = FlowTrainer(
-        trainer.flow.cuda(),
-        Examples(trainer.examples.latents.cuda(), kind.cuda()),
-        mixture=Prior(CHANNELS),
-        importance=torch.ones(CHANNELS),
-        settings=trainer.settings,
-    )
-    for _ in range(on_cuda.settings.steps):
-        on_cuda.step()
-    # Each device draws other noise: both are measured with the CPU's.
-    assert trained.error(on_cuda.ema.cpu(), trained.examples) == pytest.approx(
-        trained.error(trained.ema, trained.examples), rel=0.2
-    )

@@ -16,10 +16,11 @@ from typer.core import TyperGroup
 
 from audiovae.cli.datasets import decode, encode
 from audiovae.cli.evaluation import evaluate
-from audiovae.cli.models import info, train, train_prior
+from audiovae.cli.models import info, train
 from audiovae.cli.morphing import interpolate
 from audiovae.cli.report import one_line
 from audiovae.cli.sounds import generate, reconstruct
+from audiovae.cli.train_prior import train_prior
 from audiovae.errors import InputError
 
 

@@ -1,4 +1,4 @@
-"""``audiovae train``, ``train-prior`` and ``info``."""
+"""``audiovae train`` and ``info``."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from audiovae.checkpoint import Checkpoint
     from audiovae.training.data import Cache
     from audiovae.training.loop import Progress
-    from audiovae.training.prior import PriorOutcome, PriorProgress
     from audiovae.training.run import Outcome, Run, Watch
 
 SHOWN_SKIPPED = 5
@@ -68,62 +67,6 @@ def train(
     _finish_training(run, outcome, report)
 
 
-def train_prior(
-    folder: Annotated[
-        Path, options.PathArgument(metavar="RUN", help="Folder of a finished training run; with --from, a new one.")
-    ],
-    start: Annotated[
-        Path | None,
-        options.PathOption("--from", metavar="FILE", help="The model; bundled is the one in the package."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
-    ] = None,
-    segments: Annotated[
-        int | None,
-        typer.Option(min=2, help="Segments of 3 s to learn from, 66 kB of memory each.", show_default="16384"),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(metavar="N", min=0, help="Save the state and end after this time.")
-    ] = None,
-    data: Annotated[
-        Path | None, options.PathOption(metavar="DIR", help="Folder of audio files.", show_default="the run's")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in data.shares={mine=0.5}; repeatable.")
-    ] = None,
-    cache: Annotated[
-        Path | None, options.PathOption(metavar="DIR", help="Folder for the decoded audio.", show_default="the run's")
-    ] = None,
-    device: options.DeviceOption = "auto",
-    as_json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """Teach a trained model what new sounds are like, those of a folder; the same command again goes on."""
-    from audiovae.training import run as training
-
-    if other := next((one for one in overrides or [] if not one.strip().startswith("data.")), None):
-        raise typer.BadParameter(f"{other}: a prior has no settings but those of data", param_hint="--set")
-    training.require(device)
-    report = Report(as_json=as_json, quiet=quiet)
-    if start is None:
-        run = training.resumed_run(folder, overrides or [], data=data, cache=cache)
-    else:
-        run = training.adopted_run(folder, overrides or [], start=start, data=data, cache=cache)
-    from audiovae.training.prior import PriorWatch
-    from audiovae.training.prior import train_prior as train_its_prior
-
-    with report.progress("decoding, encoding, training") as advance:
-        watch = PriorWatch(
-            decoded=advance,
-            encoded=advance,
-            stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)),
-        )
-        outcome = train_its_prior(run, steps=steps, segments=segments, minutes=minutes, device=device, watch=watch)
-    _finish_prior(folder, outcome, report)
-
-
 def info(
     checkpoint: Annotated[
         Path | None, options.PathArgument(metavar="[CHECKPOINT]", help="A checkpoint.", show_default="the bundled one")
@@ -171,7 +114,7 @@ class _Bars:
     def opened(self, cache: "Cache") -> None:
         """From here on it is steps."""
         self.open.close()
-        _say_cache(cache, self.report)
+        say_cache(cache, self.report)
         self.advance = self.open.enter_context(self.report.progress("training"))
 
     def stepped(self, progress: "Progress") -> None:
@@ -180,33 +123,6 @@ class _Bars:
         step, since = self.first = self.first or (progress.step, now)
         speed = f"  {(progress.step - step) / (now - since):.2f} steps/s" if progress.step > step else ""
         self.advance(progress.step, self.steps, _figures(progress) + speed)
-
-
-def _prior_figures(progress: "PriorProgress") -> str:
-    return f"loss {progress.loss:.3f}" + ("" if progress.error is None else f"  {_prior_error(progress.error)}")
-
-
-def _prior_error(error: float) -> str:
-    return f"error {error:.3f} of Gaussians'"
-
-
-def _finish_prior(folder: Path, outcome: "PriorOutcome", report: Report) -> None:
-    from audiovae.training.state import MODEL_FILE
-
-    model, told = folder / MODEL_FILE, f"step {outcome.step}, {_prior_error(outcome.error)}"
-    facts: dict[str, Any] = {
-        "run": str(folder),
-        "steps": outcome.step,
-        "finished": outcome.is_finished,
-        "prior_error": outcome.error,
-        "written": [str(model)] if outcome.is_finished and outcome.is_better else [],
-    }
-    if not outcome.is_finished:
-        report.finish(f"{folder}: time is up, state saved, the same command goes on: {told}", facts)
-    elif not outcome.is_better:
-        report.finish(f"{folder}: nothing was learnt, the model keeps its mixture: {told}", facts)
-    else:
-        report.finish(f"wrote {model}: {told}", facts)
 
 
 @contextmanager
@@ -226,7 +142,8 @@ def _figures(progress: "Progress") -> str:
     )
 
 
-def _say_cache(cache: "Cache", report: Report) -> None:
+def say_cache(cache: "Cache", report: Report) -> None:
+    """How many files there are to learn from, and which ones are left out."""
     train, valid, test = (len(cache.split(name)) for name in ("train", "valid", "test"))
     left = f", {test} in folders named test left out" if test else ""
     report.say(f"{train} files to train on, {valid} held out{left}, {len(cache.skipped)} skipped")

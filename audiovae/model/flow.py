@@ -85,7 +85,7 @@ class Flow(nn.Module):
         former: Int[Tensor, " segments"],
     ) -> None:
         """Goes over to other kinds of sounds: takes their moments, and for what the network knows of each, what it
-        knew of the kind that most of its segments were of (``former``).
+        knew of the kind that most of its segments were of (``former``). Mean and variance of all frames stay.
         """
         known, share, mean, variance = _moments(segments, kind)
         self._take_kinds(known, share, mean, variance)
@@ -94,6 +94,8 @@ class Flow(nn.Module):
 
     def _take_kinds(self, known: Tensor, share: Tensor, mean: Tensor, variance: Tensor) -> None:
         self.share.zero_()
+        self.centre.zero_()
+        self.variance.fill_(1)
         self.share[known] = share.to(self.share)
         self.centre[known] = ((mean - self.mean) / self.std).to(self.centre)
         self.variance[known] = (variance / self.std.square()).clamp_min(VARIANCE_FLOOR).to(self.variance)

@@ -1,4 +1,4 @@
-"""Trains the flow of a model's prior, on latents of the data that the model was trained on."""
+"""Trains the flow of a model's prior, on latents of the sounds that new ones are to be like."""
 
 import copy
 from collections.abc import Callable

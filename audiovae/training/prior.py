@@ -11,23 +11,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint, save_checkpoint
 from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
 from audiovae.model.flow import Flow
 from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.spectrogram import Spectrogram
-from audiovae.training.data import open_cache
+from audiovae.training.data import Cache, open_cache
 from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, fit_mixture, latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import is_cpu
-from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, remove_abandoned
+from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, data_words, remove_abandoned
 from audiovae.training.state import MODEL_FILE, Parts, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
 SEGMENTS, HELD_OUT_SEGMENTS, AT_ONCE = 16384, 512, 512
+PRIOR_OF = "; prior: "
+"""Between the data that a model was trained on and those of its prior, in its header."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class PriorWatch:
 
     decoded: Callable[[int, int], None] = lambda done, total: None
     """Files of the data, of how many."""
+    opened: Callable[[Cache], None] = lambda cache: None
     encoded: Callable[[int, int], None] = lambda done, total: None
     """Segments of the data, of how many."""
     stepped: Callable[[PriorProgress], None] = lambda progress: None
@@ -61,7 +64,20 @@ class PriorOutcome:
     error: float
     """The least one of all measured, relative to that of the kinds' Gaussians: the model's, once it is finished."""
     is_better: bool
-    """Whether it is below 1. If not, the model keeps its mixture."""
+    """Whether it is below 1. If not, the model keeps the prior that it had."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is taught, on which data, and where its state lies."""
+
+    run: Run
+    checkpoint: Checkpoint
+    cache: Cache
+    state: Path
+    settings: TrainingConfig
+    segments: int
+    device: torch.device
 
 
 def train_prior(
@@ -73,11 +89,11 @@ def train_prior(
     device: str = "auto",
     watch: PriorWatch = PriorWatch(),
 ) -> PriorOutcome:
-    """Fits a mixture to the run's data, trains a flow, and gives both to the run's newest model.
+    """Fits a mixture to the run's data, trains a flow, and gives both to the run's newest model if they are any good.
 
-    The flow learns from so many segments of 3 s (65 kB each). Called again, it goes on where it was; after
-    ``minutes``, encoding included, it saves its state and ends. What the model gets is what was best on held-out
-    sounds.
+    The flow learns from so many segments of 3 s, and goes on from the one that the model has, if it has one. Called
+    again, training goes on where it was; after ``minutes``, encoding included, it saves its state and ends. What the
+    model gets is what was best on held-out sounds.
 
     Raises InputError for a run without a model or whose data have changed, and when it is interrupted.
     """
@@ -87,57 +103,69 @@ def train_prior(
         remove_abandoned(run.folder)
         checkpoint = load_checkpoint(run.folder / MODEL_FILE)
         state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
-        for other in run.folder.glob(PRIOR_STATES):
-            if other != state:  # of weights that are no more
-                other.unlink(missing_ok=True)
+        _remove_states_but(state)
         if checkpoint.facts.step < run.config.training.steps:
             at = f"step {checkpoint.facts.step} of {run.config.training.steps}"
             logger.warning(f"{run.folder}: the model is at {at}: training it on will replace this prior, too")
-        trainer, held_out = _trainer(run, checkpoint, state, settings, segments or SEGMENTS, device, watch)
+        cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
+        watch.opened(cache)
+        on = torch.device("cpu" if is_cpu(device) else "cuda")
+        task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on)
+        trainer, held_out = _trainer(task, watch)
         _resume(trainer, state)
         _train(trainer, held_out, state, watch, ends_at)
         error, step = trainer.keep_best(held_out), trainer.position.step
         if step >= settings.steps and error < 1:
-            prior = trainer.mixture.with_flow(trainer.best.cpu())
-            facts = replace(checkpoint.facts, metrics=checkpoint.facts.metrics | {"prior_error": error})
+            prior, facts = trainer.mixture.with_flow(trainer.best.cpu()), _facts(task, error)
             save_checkpoint(run.folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
     return PriorOutcome(step, step >= settings.steps, error, error < 1)
 
 
-def _trainer(
-    run: Run,
-    checkpoint: Checkpoint,
-    state: Path,
-    settings: TrainingConfig,
-    segments: int,
-    device: str,
-    watch: PriorWatch,
-) -> tuple[FlowTrainer, Examples]:
+def _remove_states_but(state: Path) -> None:
+    """Those of weights that are no more."""
+    for other in state.parent.glob(PRIOR_STATES):
+        if other != state:
+            other.unlink(missing_ok=True)
+
+
+def _facts(task: _Task, error: float) -> Facts:
+    """A prior of other sounds than the model's is named beside these, and the weights' licence says nothing of it."""
+    facts, words = task.checkpoint.facts, data_words(task.run, task.cache)
+    model_data = facts.data.partition(PRIOR_OF)[0]
+    other = words != model_data
+    return replace(
+        facts,
+        data=f"{model_data}{PRIOR_OF}{words}" if other else model_data,
+        license="" if other else facts.license,
+        metrics=facts.metrics | {"prior_error": error},
+    )
+
+
+def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
     """At its start, and what is held out; where nothing is, both are of the training sounds."""
-    on = torch.device("cpu" if is_cpu(device) else "cuda")
-    cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
-    model, spectrogram = checkpoint.model.to(on), Spectrogram(run.config.spectrogram).to(on)
+    prior, cache = task.checkpoint.prior, task.cache
+    model, spectrogram = task.checkpoint.model.to(task.device), Spectrogram(task.run.config.spectrogram).to(task.device)
 
     def encoded(split: str, count: int) -> Float[Tensor, "segments latent_channels latent_frames"]:
         return latents_of(model, spectrogram, cache, split, segments=count, dtype=torch.float16, progress=watch.encoded)
 
-    latents = encoded("train", segments)
-    mixture = _mixture(checkpoint, state, latents)
+    latents = encoded("train", task.segments)
+    mixture = _mixture(task, latents)
     training = Examples(latents, _kinds(latents, mixture))
     latents = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
     held_out = Examples(latents, _kinds(latents, mixture))
-    flow = _flow(checkpoint.prior, training, settings.seed)
-    training, held_out = (_normalised(examples, flow).to(on) for examples in (training, held_out))
-    importance = model.components.scale
-    return FlowTrainer(flow.to(on), training, mixture=mixture, importance=importance, settings=settings), held_out
+    flow = _flow(prior, training, task.settings.seed)
+    training, held_out = (_normalised(examples, flow).to(task.device) for examples in (training, held_out))
+    flow, importance = flow.to(task.device), model.components.scale
+    return FlowTrainer(flow, training, mixture=mixture, importance=importance, settings=task.settings), held_out
 
 
-def _mixture(checkpoint: Checkpoint, state: Path, latents: Tensor) -> Prior:
+def _mixture(task: _Task, latents: Tensor) -> Prior:
     """That of the state, if there is one: its flow knows these kinds, and no others."""
-    if not state.exists():
-        return fit_mixture(checkpoint.model, latents[:LAST_PRIOR_SEGMENTS])
-    mixture = checkpoint.prior.without_flow()
-    load_state(state, Parts({"mixture": mixture}, {}, may_be_new=frozenset({"mixture"})))
+    if not task.state.exists():
+        return fit_mixture(task.checkpoint.model, latents[:LAST_PRIOR_SEGMENTS])
+    mixture = task.checkpoint.prior.without_flow()
+    load_state(task.state, Parts({"mixture": mixture}, {}, may_be_new=frozenset({"mixture"})))
     return mixture
 
 
@@ -171,7 +199,9 @@ def _resume(trainer: FlowTrainer, state: Path) -> None:
     learnt = {name: buffer.clone() for name, buffer in trainer.flow.named_buffers()}
     trainer.position = load_state(state, trainer.parts())
     if not all(torch.allclose(learnt[name], saved, atol=1e-3) for name, saved in trainer.flow.named_buffers()):
-        raise InputError(f"{state}: of other training data: remove it to begin with these")
+        raise InputError(
+            f"{state}: of other training data, --segments or --set: give those again, or remove it to begin with these"
+        )
 
 
 def _train(trainer: FlowTrainer, held_out: Examples, state: Path, watch: PriorWatch, ends_at: float | None) -> None:
@@ -191,7 +221,7 @@ def _train(trainer: FlowTrainer, held_out: Examples, state: Path, watch: PriorWa
             error = trainer.keep_best(held_out) if due(settings.validate_every) else None
             if due(settings.checkpoint_every):
                 save()
-            if due(settings.log_every):
+            if due(settings.log_every) or error is not None:
                 watch.stepped(PriorProgress(trainer.position.step, settings.steps, float(loss), error))
         save()
     except BrokenPipeError:  # nobody reads what is told any more; the step is whole

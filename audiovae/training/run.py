@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint, save_checkpoint
+from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint
 from audiovae.codec import BUNDLED_CHECKPOINT
 from audiovae.config import Config
 from audiovae.errors import InputError
@@ -95,6 +95,11 @@ def find_config(name: str) -> Path:
     )
 
 
+def load_start(start: Path) -> Checkpoint:
+    """The model that --from names; "bundled" is the one in the package."""
+    return load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start)
+
+
 def new_run(
     config: str,
     overrides: list[str],
@@ -111,13 +116,12 @@ def new_run(
     Raises InputError for a config, checkpoint or folder that can't be used. Only ``train`` changes anything on disk.
     """
     settings = Config.from_toml(find_config(config), overrides)
-    checkpoint = _start(start) if start else None
+    checkpoint = load_start(start) if start else None
     if checkpoint:
         # A VAE's weights make a plain autoencoder too, which shows what the KL cost; an autoencoder's make no VAE.
         plain = [] if settings.model.variational else ["model.variational=false"]
-        _refuse_another_model(settings, checkpoint.config.with_overrides(plain), str(start))
-    if not data.is_dir():
-        raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
+        refuse_another_model(settings, checkpoint.config.with_overrides(plain), str(start))
+    require_folder(data)
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
     if _is_first_process():
         _refuse_used(folder, force=force)
@@ -134,33 +138,8 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
         raise InputError(f"{folder}: not a run that can be resumed: {_reason(error)}") from error
     config = Config.from_json(text, folder / CONFIG_FILE)
     settings = config.with_overrides(overrides)
-    _refuse_another_model(settings, config, f"{folder}")
+    refuse_another_model(settings, config, f"{folder}")
     return Run(folder, settings, data, cache, resumed=True)
-
-
-def adopted_run(
-    folder: Path, overrides: list[str], *, start: Path, data: Path | None, cache: Path | None = None
-) -> Run:
-    """A run whose model is the checkpoint ``start``, as if it had been trained in this folder; nothing is done again.
-
-    Raises InputError for a checkpoint or folder that can't be used, such as a run of another model.
-    """
-    checkpoint, model = _start(start), folder / MODEL_FILE
-    if data is None:
-        raise InputError(f"{start}: which sounds its prior is to be of is not said: --data DIR")
-    if model.exists():
-        if load_checkpoint(model).fingerprint != checkpoint.fingerprint:
-            raise InputError(f"{model}: is another model than {start}: use another folder")
-    else:
-        _refuse_used(folder, force=False)
-    settings = checkpoint.config.with_overrides(overrides)
-    _refuse_another_model(settings, checkpoint.config, str(start))
-    run = Run(folder, settings, data, cache or folder.absolute().parent / "cache", resumed=True)
-    with locked(folder):
-        if not model.exists():
-            save_checkpoint(model, model=checkpoint.model, prior=checkpoint.prior, facts=checkpoint.facts)
-        _prepare_folder(run)
-    return run
 
 
 def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: float | None = None) -> Outcome:
@@ -184,7 +163,7 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
             cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
             if processes.is_main_process:
                 alone.enter_context(locked(run.folder))
-                _prepare_folder(run)
+                prepare_folder(run)
                 watch.opened(cache)
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
         if run.resumed:
@@ -202,6 +181,12 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
         processes.destroy_process_group()
 
 
+def require_folder(data: Path) -> None:
+    """Raises InputError where data are no folder."""
+    if not data.is_dir():
+        raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
+
+
 def require(device: str) -> None:
     """Raises InputError where the packages of the extra ``train``, or the device, are missing."""
     if not (find_spec("accelerate") and find_spec("tensorboard")):
@@ -216,11 +201,7 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _start(start: Path) -> Checkpoint:
-    return load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start)
-
-
-def _refuse_another_model(wanted: Config, there: Config, source: str) -> None:
+def refuse_another_model(wanted: Config, there: Config, source: str) -> None:
     """Training on changes weights only: settings that ask for another model must not be ignored."""
     for section in ("spectrogram", "model"):
         ours, theirs = getattr(wanted, section), getattr(there, section)
@@ -251,7 +232,7 @@ def _refuse_used(folder: Path, *, force: bool) -> None:
         raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
 
 
-def _prepare_folder(run: Run) -> None:
+def prepare_folder(run: Run) -> None:
     """Writes what a later --resume needs; a new run first removes what an older one left, and nothing else."""
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -282,9 +263,14 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _facts(run: Run, cache: Cache) -> Facts:
+    return Facts(version=version("audiovae"), data=data_words(run, cache))
+
+
+def data_words(run: Run, cache: Cache) -> str:
+    """What a checkpoint says of the sounds that it learnt from."""
     used = cache.split("train")
     hours = sum(source.samples for source in used) / run.config.spectrogram.sample_rate / 3600
-    return Facts(version=version("audiovae"), data=f"{run.data.absolute().name}: {len(used)} files, {hours:.2f} hours")
+    return f"{run.data.absolute().name}: {len(used)} files, {hours:.2f} hours"
 
 
 def _reason(error: Exception) -> str:
