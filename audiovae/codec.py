@@ -155,6 +155,10 @@ class Codec:
                 spectrogram = model.decode(mean[..., first:last].to(self.device, torch.float32))
             yield spectrogram[:, 0, :, keep.start * stride : keep.stop * stride]
 
+    def decoded_level_db(self, latents: Latents) -> float:
+        """Level in dBFS of what the decoder makes of latents, which ``decode`` brings to theirs; -70 for silence."""
+        return self._decoded(self.all_channels(latents.mean), FRAMES_PAST)[1]
+
     def all_channels(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
     ) -> Float[Tensor, "channels all_latent_channels latent_frames"]:

@@ -14,6 +14,9 @@ from audiovae.latents import Latents, count_latent_frames
 from audiovae.model.prior import Prior
 
 DURATION_RANGE_SECONDS = (0.05, 3600.0)
+LEAST_LEVEL_DB, DRAWS = -30.0, 8
+"""Relative to the level of all that the model learnt from: what a prior draws is rarely softer, and then next to
+silence. Another one is drawn instead, so many times at most."""
 
 
 @runtime_checkable
@@ -29,6 +32,7 @@ class HasPrior(Protocol):
     def all_channels(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
     ) -> Float[Tensor, "channels all_latent_channels latent_frames"]: ...
+    def decoded_level_db(self, latents: Latents) -> float: ...
 
 
 def generate(
@@ -43,9 +47,9 @@ def generate(
     """A new sound from the codec's prior, or a variation of the recording ``like``.
 
     The same ``seed`` and ``index`` always give the same sound; another index gives another. A new sound gets the
-    level that the model sees every recording at. A variation keeps the recording's length, channels, sample rate
-    and level; ``amount`` says how far it goes: 0 is the recording's latents exactly, 1 a new sound of its kind (of all
-    those that the prior knows, the one that the recording is likeliest of).
+    level that the model sees every recording at; one that is next to silence is drawn anew. A variation keeps the
+    recording's length, channels, sample rate and level; ``amount`` says how far it goes: 0 is the recording's latents
+    exactly, 1 a new sound of its kind (of all those that the prior knows, the one that the recording is likeliest of).
     Raises InputError for values out of range, and a recording of another model.
     """
     generator = _generator(seed, index)
@@ -54,13 +58,22 @@ def generate(
     shortest, longest = DURATION_RANGE_SECONDS
     if not shortest <= duration_seconds <= longest:
         raise InputError(f"duration {duration_seconds:g}: must be {shortest:g} to {longest:g} seconds")
+    least, name = codec.config.spectrogram.level_db + LEAST_LEVEL_DB, f"seed={seed}, index={index}"
+    for _ in range(DRAWS):
+        sound = _new(codec, duration_seconds, generator, name=name)
+        if codec.decoded_level_db(sound) > least:
+            break
+    return sound
+
+
+def _new(codec: HasPrior, duration_seconds: float | int, generator: torch.Generator, *, name: str) -> Latents:
     sample_rate = codec.config.spectrogram.sample_rate
     samples = round(duration_seconds * sample_rate)
     frames = count_latent_frames(samples, sample_rate, codec.config)
     return Latents(
         mean=codec.prior.sample(frames, count=1, generator=generator),
         logvar=None,
-        source=f"generate(seed={seed}, index={index})",
+        source=f"generate({name})",
         sample_rate=sample_rate,
         samples=samples,
         level_db=codec.config.spectrogram.level_db,

@@ -144,6 +144,12 @@ def test_steps_lead_from_one_end_to_the_other(codec: Codec, ends: tuple[str, str
     assert from_end == sorted(from_end, reverse=True)
 
 
+def test_new_sounds_can_be_heard(codec: Codec):
+    """Of what the prior draws for the third of these, next to nothing can."""
+    sounds = [audiovae.generate(codec, seed=1, index=index) for index in range(4)]
+    assert min(codec.decoded_level_db(sound) for sound in sounds) > -50
+
+
 def test_generated_sounds_hold_together_in_time(codec: Codec):
     def change(latents: audiovae.Latents) -> float:
         spectrogram = codec.spectrogram_of(latents)

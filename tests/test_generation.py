@@ -6,7 +6,7 @@ import torch
 
 from audiovae.config import Config
 from audiovae.errors import InputError
-from audiovae.generation import _generator, generate
+from audiovae.generation import DRAWS, _generator, generate
 from audiovae.latents import Latents
 from audiovae.model.prior import Prior
 
@@ -23,7 +23,13 @@ def all_channels(mean: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(mean, (0, 0, 0, CHANNELS - mean.shape[1]))
 
 
-CODEC = SimpleNamespace(prior=prior(), config=Config(), fingerprint="f00d", all_channels=all_channels)
+CODEC = SimpleNamespace(
+    prior=prior(),
+    config=Config(),
+    fingerprint="f00d",
+    all_channels=all_channels,
+    decoded_level_db=lambda sound: -20.0,
+)
 
 
 def recording(**changes) -> Latents:
@@ -46,6 +52,17 @@ def test_seed_and_index_name_the_sound():
     assert torch.equal(generate(CODEC, seed=3, index=5).mean, one.mean)
     for seed, index in ((3, 6), (4, 5), (4, 4), (5, 3), (8, 0), (0, 8)):
         assert not torch.allclose(generate(CODEC, seed=seed, index=index).mean, one.mean, atol=0.1)
+
+
+@pytest.mark.parametrize("levels", [[-49.0], [-51.0, -70.0, -49.0], [-70.0] * DRAWS])
+def test_what_is_next_to_silence_is_drawn_anew(levels):
+    """The first one that can be heard; of nothing but silence, the last."""
+    left = iter(levels)
+    codec = SimpleNamespace(**vars(CODEC) | {"decoded_level_db": lambda sound: next(left)})
+    generator = _generator(3, 5)
+    expected = [CODEC.prior.sample(22, count=1, generator=generator) for _ in levels][-1]
+    assert torch.equal(generate(codec, seed=3, index=5, duration_seconds=1.0).mean, expected)
+    assert list(left) == []
 
 
 def test_generation_leaves_the_global_generator_alone():
