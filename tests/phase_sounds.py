@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from audiovae.griffin_lim import griffin_lim
+
 SAMPLE_RATE, N_FFT, HOP = 44100, 2048, 512
 
 
@@ -41,3 +43,20 @@ def vibrato(duration: float) -> Tensor:
     time = seconds(duration)
     wobble = 3 * torch.sin(2 * math.pi * 0.7 * time)
     return sum(0.1 / k * torch.sin(k * (2 * math.pi * 110 * time + 0.3 * wobble) + k) for k in range(1, 20))
+
+
+def in_blocks(
+    magnitude: Tensor, *, block: int, context: int, look_ahead: int, iterations: int
+) -> tuple[Tensor, list[int]]:
+    """A long recording as a caller makes it: each block sees some past, and some future that it doesn't emit."""
+    frames, waveform, joins = magnitude.shape[2], magnitude.new_zeros(magnitude.shape[0], 0), []
+    for start in range(0, frames - 1, block):
+        stop, left = min(start + block, frames - 1), max(0, start - context)
+        past = waveform[:, left * HOP :]
+        made = griffin_lim(
+            magnitude[:, :, left : stop + look_ahead + 1], hop_length=HOP, iterations=iterations, past=past
+        )
+        assert torch.equal(made[:, : past.shape[1]], past)
+        joins += [start * HOP] if start else []
+        waveform = torch.cat([waveform, made[:, past.shape[1] : (stop - left) * HOP]], 1)
+    return waveform, joins

@@ -168,7 +168,7 @@ def test_train_refuses_what_it_cannot_use(quick: Path, music: Path, tmp_path: Pa
 
 def test_overrides_of_a_resumed_run_are_checked(quick: Path, music: Path, tmp_path: Path) -> None:
     run = training.new_run(str(quick), [], data=music, folder=tmp_path / "run")
-    training._prepare_folder(run)
+    training.prepare_folder(run)
     again = training.resumed_run(run.folder, ["training.steps=99", "training.learning_rate=1e-5"])
     assert (again.config.training.steps, again.config.training.learning_rate) == (99, 1e-5)
     changed = {"steps": 99, "learning_rate": 1e-5}

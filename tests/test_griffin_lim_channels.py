@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from phase_sounds import HOP, SAMPLE_RATE, bursts, chord, convergence_db, stft, vibrato
+from phase_sounds import HOP, SAMPLE_RATE, bursts, chord, convergence_db, in_blocks, stft, vibrato
 from torch import Tensor
 
 from audiovae.griffin_lim import griffin_lim
@@ -43,23 +43,6 @@ def test_width_is_kept_where_the_channels_differ_and_only_there():
         waveform = griffin_lim(stft(sound).abs(), hop_length=HOP, iterations=16)
         assert least <= coherence(waveform) <= most + 1e-5
     assert convergence_db(waveform[0], stft(left).abs()) < -15  # noise is hard: -20 alone, -13 with one phase
-
-
-def in_blocks(
-    magnitude: Tensor, *, block: int, context: int, look_ahead: int, iterations: int
-) -> tuple[Tensor, list[int]]:
-    """A long recording as a caller makes it: each block sees some past, and some future that it doesn't emit."""
-    frames, waveform, joins = magnitude.shape[2], magnitude.new_zeros(magnitude.shape[0], 0), []
-    for start in range(0, frames - 1, block):
-        stop, left = min(start + block, frames - 1), max(0, start - context)
-        past = waveform[:, left * HOP :]
-        made = griffin_lim(
-            magnitude[:, :, left : stop + look_ahead + 1], hop_length=HOP, iterations=iterations, past=past
-        )
-        assert torch.equal(made[:, : past.shape[1]], past)
-        joins += [start * HOP] if start else []
-        waveform = torch.cat([waveform, made[:, past.shape[1] : (stop - left) * HOP]], 1)
-    return waveform, joins
 
 
 @pytest.mark.parametrize("channels", [1, 2])

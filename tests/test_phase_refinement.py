@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_griffin_lim import HOP, N_FFT, SAMPLE_RATE, bursts, chord, in_blocks, seconds, stft
+from phase_sounds import HOP, N_FFT, SAMPLE_RATE, bursts, chord, in_blocks, seconds, stft
 from torch import Tensor
 
 from audiovae import looping
