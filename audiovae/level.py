@@ -29,7 +29,8 @@ class LevelMeter:
     def __init__(self, rate: float | int) -> None:
         """``rate`` is how many samples there are a second; or, for ``add_powers``, powers."""
         self._piece = max(1, round(PIECE_SECONDS * rate))
-        self._pieces: list[Tensor] = []
+        # Plain numbers: small tensors that stay, among large ones that go, leave holes in memory, a gigabyte an hour.
+        self._pieces: list[list[float]] = []
         self._rest: Tensor | None = None
 
     def add(self, waveform: Float[Tensor, "channels samples"]) -> None:
@@ -48,12 +49,13 @@ class LevelMeter:
         if self._rest is not None:
             rows = torch.cat([self._rest, rows], dim=1)
         whole = rows.shape[1] // self._piece * self._piece
-        self._pieces.append(rows[:, :whole].unflatten(1, (-1, self._piece)).mean(2))
+        self._pieces += rows[:, :whole].unflatten(1, (-1, self._piece)).mean(2).mT.tolist()
         self._rest = rows[:, whole:].clone()
 
     def _means(self) -> Float[Tensor, "rows pieces"]:
-        rest = [self._rest.mean(1, keepdim=True)] if self._rest is not None and self._rest.shape[1] else []
-        return torch.cat([*self._pieces, *rest], dim=1) if self._pieces else torch.zeros(1, 0, dtype=torch.float64)
+        rest = [self._rest.mean(1).tolist()] if self._rest is not None and self._rest.shape[1] else []
+        pieces = torch.tensor(self._pieces + rest, dtype=torch.float64)
+        return pieces.mT if len(pieces) else torch.zeros(1, 0, dtype=torch.float64)
 
     @property
     def offset(self) -> Float[Tensor, " channels"]:
