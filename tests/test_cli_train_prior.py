@@ -31,6 +31,19 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiovae.model.flow.WIDTH", 48)
 
 
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
+    """The first training that has done so many steps."""
+    step, left = prior.FlowTrainer.step, [at]
+
+    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
+        if self.position.step in left:
+            left.clear()
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+
+
 def test_a_trained_model_gets_a_prior_that_knows_more(
     quick: Path, music: Path, tmp_path: Path, few: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,15 +81,7 @@ def test_a_prior_that_was_stopped_is_the_same_bit_for_bit(
     copy = shutil.copytree(run, tmp_path / "copy")
     work("train-prior", run, *words)
     monkeypatch.setattr(prior, "SETTINGS", prior.SETTINGS.model_copy(update={"checkpoint_every": 2}))
-    step, interrupted_at = prior.FlowTrainer.step, [3]
-
-    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
-        if self.position.step in interrupted_at:
-            interrupted_at.clear()
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+    interrupt_once(monkeypatch, at=3)
     line = refuse("train-prior", copy, *words, code=130)
     assert (
         line == f"{copy}: interrupted after step 3; the same command goes on from the last state saved (every 2 steps)"
@@ -143,15 +148,7 @@ def test_a_model_with_a_flow_is_taught_other_sounds_from_there(
     assert start.prior.flow is not None and not torch.equal(flow.out.weight, start.prior.flow.out.weight)
     assert torch.equal(flow.mean, start.prior.flow.mean)
     # What was stopped goes on as if it had not been.
-    step, stops = prior.FlowTrainer.step, [7]
-
-    def interrupt(self: prior.FlowTrainer) -> torch.Tensor:
-        if self.position.step in stops:
-            stops.clear()
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(prior.FlowTrainer, "step", interrupt)
+    interrupt_once(monkeypatch, at=7)
     words = ("train-prior", tmp_path / "stopped", "--from", first / "model.safetensors", "--data", other)
     refuse(*words, "--device", "cpu", "--quiet", "--steps", 60, code=130)
     again, _ = taught("stopped", first / "model.safetensors")
