@@ -28,7 +28,7 @@ from audiovae.spectrogram import Spectrogram
 
 BUNDLED_CHECKPOINT = Path(__file__).parent / "assets" / "bundled.safetensors"
 ITERATIONS = {
-    "draft": Iterations(1, eighth=8),
+    "draft": Iterations(1, quarter=2, eighth=8),
     "standard": Iterations(1, quarter=4, eighth=16),
     "best": Iterations(16, quarter=64, eighth=128),
 }

@@ -43,12 +43,12 @@ def cut_frames(signal, window, hop_length, frames):
 
 @_compiled
 @no_type_check
-def overlap_add(frames, window, hop_length, signal):
-    """Adds windowed frames to the signal, one every ``hop_length`` samples."""
+def overlap_add(frames, window, weight, hop_length, signal):
+    """Adds windowed frames to the signal, one every ``hop_length`` samples, each times its weight."""
     for t in range(len(frames)):
-        part, frame = signal[t * hop_length : t * hop_length + len(window)], frames[t]
+        part, frame, times = signal[t * hop_length : t * hop_length + len(window)], frames[t], weight[t]
         for i in range(len(window)):
-            part[i] += frame[i] * window[i]
+            part[i] += times * frame[i] * window[i]
 
 
 @_compiled

@@ -32,7 +32,9 @@ class Framing:
         frames: int,
         past: Float[Tensor, "channels *recordings past_samples"],
         bank: Bank | None = None,
+        weight: Float[Tensor, "*recordings frames"] | None = None,
     ) -> None:
+        """``weight`` is how much each frame counts where frames overlap; by default all count alike."""
         self.bank = bank
         self.window, self.hop_length, self.frames, self.past = window, hop_length, frames, past
         self.n_fft = n_fft = len(window)
@@ -44,33 +46,33 @@ class Framing:
         self._frames = past.new_empty(self.block_frames, n_fft)
         self._spectrum = past.new_empty(self.block_frames, n_fft // 2 + 1, dtype=torch.complex64)
         self.padded_samples = (frames - 1) * hop_length + n_fft
+        self.weight = past.new_ones(frames) if weight is None else weight
         self.gain = self._gain()
 
-    def _gain(self) -> Float[Tensor, " padded_samples"]:
-        """What makes the overlapping windows of the free frames add up to one; zero outside the recording."""
-        frames, parts = self.frames - self.first, self._hops(self.window**2)
-        few = min(frames, len(parts))
-        weight = self.window.new_zeros(few - 1 + len(parts), self.hop_length)
-        for shift, part in enumerate(parts):
-            weight[shift : shift + few] += part
-        rows = torch.where(weight > 1e-8, 1 / weight, 0.0)
-        # Of many frames, all in the middle overlap alike.
-        middle = rows[few - 1 : few].expand(frames - few + 1, -1)
-        gain = torch.cat([rows.new_zeros(self.first, self.hop_length), rows[: few - 1], middle, rows[few:]]).flatten()
-        gain = gain[: self.padded_samples]
-        gain[: self.padding] = 0
-        gain[self.padded_samples - self.padding :] = 0
+    def _gain(self) -> Float[Tensor, "*recordings padded_samples"]:
+        """What makes the weighted windows of the free frames add up to one; zero outside the recording."""
+        free, hops = self.weight[..., self.first :, None], self._hops(self.window**2)
+        count = free.shape[-2]
+        total = free.new_zeros(*free.shape[:-2], count - 1 + len(hops), self.hop_length)
+        for shift, hop in enumerate(hops):
+            total[..., shift : shift + count, :] += free * hop
+        gain = torch.where(total > 1e-8, total, torch.inf).reciprocal_().flatten(-2)
+        if self.first:
+            gain = torch.nn.functional.pad(gain, (self.first * self.hop_length, 0))
+        gain = gain[..., : self.padded_samples]
+        gain[..., : self.padding] = 0
+        gain[..., self.padded_samples - self.padding :] = 0
         return gain
 
     def divisible(self, divisor: int) -> bool:
         """Whether frames fall on samples at that part of the sample rate."""
         return self.hop_length % divisor == 0 and self.n_fft % (2 * divisor) == 0
 
-    def at_rate(self, divisor: int) -> "Framing":
+    def at_rate(self, divisor: int, weight: Float[Tensor, "*recordings frames"] | None = None) -> "Framing":
         """The same frames at a part of the sample rate: their spectra are the low bins of these."""
         window = self.window[::divisor].contiguous()
         bank = None if self.bank is None else self.bank.of_low_bins(len(window) // 2 + 1)
-        return Framing(window, self.hop_length // divisor, self.frames, _at_rate(self.past, divisor), bank)
+        return Framing(window, self.hop_length // divisor, self.frames, _at_rate(self.past, divisor), bank, weight)
 
     def whole(self, source: Source) -> Complex[Tensor, "*recordings frames bins"]:
         """All spectra of a source."""
@@ -87,23 +89,20 @@ class Framing:
         return spectra
 
     def synthesise(
-        self, source: Source, target: Float[Tensor, "signals *recordings frames bins_or_bands"] | None = None
+        self, source: Source, target: Float[Tensor, "signals *recordings frames bins_or_bands"]
     ) -> Float[Tensor, "signals *recordings padded_samples"]:
-        """The least-squares inverse STFT of each target with the same phase, the past put in its place.
+        """The weighted least-squares inverse STFT of each target with the same phase, the past put in its place.
 
-        Targets are magnitudes or, where there is a bank, amplitudes of its bands; without any, the source's own
-        magnitudes make one signal. As many signals as the past has channels are its channels; a single one is their
-        mean.
+        Targets are magnitudes or, where there is a bank, amplitudes of its bands. As many signals as the past has
+        channels are its channels; a single one is their mean.
         """
-        count = 1 if target is None else len(target)
-        signals = self.past.new_zeros(count, *self.past.shape[1:-1], self.padded_samples)
+        signals = self.past.new_zeros(len(target), *self.past.shape[1:-1], self.padded_samples)
         for first in range(self.first, self.frames, self.block_frames):
             last = min(first + self.block_frames, self.frames)
-            spectrum = source(first, last)
+            spectrum, weight = source(first, last), self.weight[..., first:last]
             for index, signal in enumerate(signals):
-                wanted = spectrum if target is None else self._impose(spectrum, target[index, ..., first:last, :])
-                frames = torch.fft.irfft(wanted, n=self.n_fft)
-                self._overlap_add(frames, signal[..., first * self.hop_length :])
+                frames = torch.fft.irfft(self._impose(spectrum, target[index, ..., first:last, :]), n=self.n_fft)
+                self._overlap_add(frames, weight, signal[..., first * self.hop_length :])
         signals *= self.gain
         if self.past.shape[-1]:
             self._join(signals, self.past if len(signals) == len(self.past) else self.past.mean(0, keepdim=True))
@@ -161,15 +160,19 @@ class Framing:
         return self.bank.gains(power.sqrt_(), target)
 
     def _overlap_add(
-        self, frames: Float[Tensor, "*recordings frames n_fft"], signal: Float[Tensor, "*recordings rest"]
+        self,
+        frames: Float[Tensor, "*recordings frames n_fft"],
+        weight: Float[Tensor, "*recordings frames"],
+        signal: Float[Tensor, "*recordings rest"],
     ) -> None:
-        """Adds windowed frames to a signal, the first at its beginning."""
+        """Adds windowed frames to a signal, as much of each as its weight says, the first at its beginning."""
         if has_loops(signal):
             from audiovae import compiled  # numba is slow to import
 
-            compiled.overlap_add(frames.numpy(), self.window.numpy(), self.hop_length, signal.numpy())
+            given = frames.numpy(), self.window.numpy(), weight.numpy()
+            compiled.overlap_add(*given, self.hop_length, signal.numpy())
             return
-        signal += self._overlapped(frames * self.window)
+        signal += self._overlapped(frames * self.window * weight[..., None])
 
     def _overlapped(self, frames: Float[Tensor, "*recordings frames n_fft"]) -> Float[Tensor, "*recordings samples"]:
         """The sum of frames, one every hop: all their first hops at once, then all second ones..."""

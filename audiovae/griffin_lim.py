@@ -7,6 +7,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from audiovae.bank import Bank
+from audiovae.frame_weights import frame_weights
 from audiovae.framing import Framing
 from audiovae.looping import TINY, has_loops, pairs
 from audiovae.phase_gradients import integrate_phase
@@ -30,9 +31,10 @@ def griffin_lim(
 ) -> Float[Tensor, "*recordings channels samples"]:
     """Finds the waveform of a recording whose STFT has about this magnitude, ``(frames - 1) * hop_length`` samples.
 
-    Griffin-Lim from phases integrated along the magnitudes' gradients (see ``phase_gradients``). The channels begin
-    with one phase, that of their sum, so that what is alike in them stays so and a mono mix doesn't comb; in the last
-    iterations each follows its own magnitudes, which moves apart what isn't alike, and so keeps the width.
+    Griffin-Lim from phases integrated along the magnitudes' gradients (see ``phase_gradients``); where frames overlap,
+    soft ones count more than loud ones (see ``frame_weights``). The channels begin with one phase, that of their sum,
+    so that what is alike in them stays so and a mono mix doesn't comb; in the last iterations each follows its own
+    magnitudes, which moves apart what isn't alike, and so keeps the width.
 
     Args:
         magnitude: un-normalised STFT magnitudes; ``n_fft = 2 * (bins - 1)``. Recordings know nothing of each other.
@@ -67,9 +69,9 @@ def griffin_lim(
     if frames == 1:
         return past.movedim(0, -2)
     scale = _peak(magnitude, past)
-    framing = Framing(window.to(magnitude), hop_length, frames, past / scale, bank)
     magnitude = magnitude / scale[..., None]
     target = magnitude if bank is None else bank.of_magnitudes(magnitude)
+    framing = Framing(window.to(magnitude), hop_length, frames, past / scale, bank, frame_weights(target))
     middle, target_middle = _mean_channel(magnitude)[0], _mean_channel(target)
     start = _start_turns(framing, middle) if phase is None else phase.transpose(-1, -2).float() / (2 * math.pi)
     spectrum = _from_turns(start.contiguous(), middle)
@@ -173,7 +175,8 @@ def _channels_refined(
     """Each channel's signal after so many iterations of its own."""
     signals = []
     for channel, past in zip(target.split(1), framing.past.split(1), strict=True):
-        alone = Framing(framing.window, framing.hop_length, framing.frames, past, framing.bank)
+        weight = frame_weights(channel)
+        alone = Framing(framing.window, framing.hop_length, framing.frames, past, framing.bank, weight)
         own = refined(alone, spectrum.clone(), channel, iterations, acceleration)
         signals.append(alone.synthesise(own, channel))
     return torch.cat(signals)

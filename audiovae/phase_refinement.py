@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from audiovae.frame_weights import frame_weights
 from audiovae.framing import Framing, Source
 from audiovae.looping import has_loops
 
@@ -88,10 +89,10 @@ def _refine_low(
     acceleration: Acceleration,
 ) -> None:
     """Replaces low bins by those after so many iterations at a part of the sample rate."""
-    low = framing.at_rate(divisor)
-    bins = low.n_fft // 2 + 1
-    targets = bins if low.bank is None else len(low.bank.filters)
+    bins = framing.n_fft // divisor // 2 + 1
+    targets = bins if framing.bank is None else len(framing.bank.of_low_bins(bins).filters)
     given, wanted = spectrum[..., :bins].contiguous(), target[..., :targets].contiguous()
+    low = framing.at_rate(divisor, frame_weights(wanted))
     source, kept = refined(low, given, wanted, Iterations(count), acceleration), int(KEPT * bins)
     for first in range(low.first, low.frames, low.block_frames):
         last = min(first + low.block_frames, low.frames)

@@ -13,7 +13,7 @@ from audiovae import looping
 from audiovae.framing import Framing
 from audiovae.griffin_lim import griffin_lim
 from audiovae.phase_gradients import integrate_phase
-from audiovae.phase_refinement import ACCELERATED, FAST, PLAIN, Acceleration
+from audiovae.phase_refinement import ACCELERATED, FAST, PLAIN, Acceleration, Iterations, refined
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,14 +24,21 @@ SOUNDS = {"chord": chord, "bursts": bursts, "both": lambda: chord() + bursts()}
 @pytest.mark.parametrize("sound", SOUNDS)
 @pytest.mark.parametrize("iterations", [4, 32])
 def test_closer_than_librosa_and_torchaudio_at_equal_iterations(sound, iterations):
+    """They begin at random: theirs is the mean of three beginnings."""
     magnitude = stft(SOUNDS[sound]()).abs()
-    librosas = librosa.griffinlim(
-        magnitude.numpy(), n_iter=iterations, hop_length=HOP, n_fft=N_FFT, momentum=0.99, init="random"
-    )
-    torchaudios = torchaudio.transforms.GriffinLim(N_FFT, iterations, hop_length=HOP, power=1, momentum=0.99)(magnitude)
-    ours = griffin_lim(magnitude[None], hop_length=HOP, iterations=iterations)[0]
-    for theirs in (torch.from_numpy(librosas), torchaudios):
-        assert convergence_db(ours, magnitude) <= convergence_db(theirs, magnitude) + 0.3
+    options = {"n_iter": iterations, "hop_length": HOP, "n_fft": N_FFT, "momentum": 0.99}
+    transform = torchaudio.transforms.GriffinLim(N_FFT, iterations, hop_length=HOP, power=1, momentum=0.99)
+
+    def librosas(seed: int) -> torch.Tensor:
+        return torch.from_numpy(librosa.griffinlim(magnitude.numpy(), init="random", random_state=seed, **options))
+
+    def torchaudios(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return transform(magnitude)
+
+    ours = convergence_db(griffin_lim(magnitude[None], hop_length=HOP, iterations=iterations)[0], magnitude)
+    for theirs in (librosas, torchaudios):
+        assert ours < sum(convergence_db(theirs(seed), magnitude) for seed in range(3)) / 3
 
 
 def test_iterations_help_and_acceleration_helps_more():
@@ -88,9 +95,11 @@ def test_inconsistent_spectrum_is_inverted_as_torch_does(name, by_loops, monkeyp
         monkeypatch.setattr(looping, "LOOPING_DEVICES", set())
     window, hop_length = WINDOWS[name]
     magnitude, angle = torch.rand(2, 1025, 20, generator=torch.Generator().manual_seed(0))
-    ours = griffin_lim(magnitude[None], hop_length=hop_length, iterations=0, window=window, phase=2 * math.pi * angle)
-    theirs = torch.istft(torch.polar(magnitude, 2 * math.pi * angle), N_FFT, hop_length, window=window, center=True)
-    torch.testing.assert_close(ours[0], theirs, atol=1e-6, rtol=1e-4)
+    spectrum = torch.polar(magnitude, 2 * math.pi * angle)
+    framing, given = Framing(window, hop_length, 20, torch.zeros(1, 0)), spectrum.T.contiguous()
+    ours = framing.synthesise(lambda first, last: given[first:last], magnitude.T.contiguous()[None])
+    theirs = torch.istft(spectrum, N_FFT, hop_length, window=window, center=True)
+    torch.testing.assert_close(framing.trimmed(ours)[0], theirs, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["hamming, hop no divisor", "sine, half overlap", "short"])
@@ -109,7 +118,7 @@ def test_other_windows_converge_too(name):
 def test_is_the_algorithm_as_the_papers_write_it(acceleration):
     """t_n = (1 - gamma) d_(n-1) + gamma P_C1 P_C2 c_(n-1), c_n = t_n + alpha (t_n - t_(n-1)), d_n = t_n + beta (...).
 
-    On spectra, and not on signals as in the module, from a phase of the caller's.
+    On spectra, and not on signals as in the module, from a phase of the caller's; all frames counted alike.
     """
     magnitude = stft(chord(0.5)).abs()
     phase = 2 * math.pi * torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(3))
@@ -123,7 +132,9 @@ def test_is_the_algorithm_as_the_papers_write_it(acceleration):
         t, t_before = (1 - acceleration.gamma) * d + acceleration.gamma * stft(projected(c)), t
         c, d = t + acceleration.alpha * (t - t_before), t + acceleration.beta * (t - t_before)
     expected = projected(c)
-    ours = griffin_lim(magnitude[None], hop_length=HOP, iterations=6, phase=phase, acceleration=acceleration)[0]
+    framing, target = Framing(window, HOP, magnitude.shape[1], torch.zeros(1, 0)), magnitude.T.contiguous()[None]
+    source = refined(framing, torch.polar(target[0], phase.T.contiguous()), target, Iterations(6), acceleration)
+    ours = framing.trimmed(framing.synthesise(source, target))[0]
     assert (ours - expected).norm() < 1e-2 * expected.norm()
 
 

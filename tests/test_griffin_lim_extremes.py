@@ -104,7 +104,7 @@ def test_bins_that_bands_leave_free_are_found_by_the_signal():
     held, free = from_bands(sound, iterations=16), from_bands(sound, iterations=16, bank=BANDS.bank)
     true = BANDS(sound[None, None])
     errors = [float(mean_error_db(BANDS(made[None, None]), true, BANDS.config)) for made in (held, free)]
-    assert errors[1] < 0.75 * errors[0]
+    assert errors[1] < 0.85 * errors[0]
 
 
 def test_bands_are_met_by_loops_and_tensors_alike(monkeypatch):

@@ -1,0 +1,30 @@
+"""How much each frame counts where frames overlap: soft ones more than loud ones.
+
+As long as their phases don't fit, frames that overlap disagree about the samples that they share. The inverse STFT of
+least squares (Griffin & Lim, 1984) takes their mean, which is right for errors of one size. But what a frame errs by is
+as large as it is loud: beside an onset, the loud frame's error fills the silence before it (pre-echo). So squares are
+weighted, each frame's error relative to its loudness, and the mean is a weighted one.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+POWER = 1.0
+"""Of one over the loudness: on music as good as 1.5, better than 0.5 or 2. At 0 all frames count alike."""
+LEAST_LOUDNESS = 0.18
+"""The fourth root of a thousandth, added to loudness relative to the loudest frame's: what is 60 dB softer counts as
+silence does."""
+
+
+def frame_weights(
+    target: Float[Tensor, "signals *recordings frames bins_or_bands"],
+) -> Float[Tensor, "*recordings frames"]:
+    """Weights on the way to that target, whatever its level.
+
+    The fourth root is near a logarithm: all bands count, not the bass alone.
+    """
+    loudness = target.mean(0).sqrt().sqrt().mean(-1)
+    loudest = loudness.amax(-1, keepdim=True)
+    relative = torch.where(loudest > 0, loudness / loudest, 0.0)
+    return (relative + LEAST_LOUDNESS) ** (-4 * POWER)
