@@ -25,6 +25,7 @@ from torch import Tensor
 
 import audiovae
 from audiovae.audio import Audio
+from audiovae.bank import Bank
 from audiovae.codec import ITERATIONS, Codec
 from audiovae.decoded_level import level_db_of
 from audiovae.evaluation import stereo
@@ -90,11 +91,7 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
     def model(waveform: Tensor) -> Tensor:
         latents = codec.encode(Audio(waveform, rate))
         magnitude = codec.spectrogram.magnitude(codec.spectrogram_of(latents))
-        return (
-            10
-            ** ((latents.level_db - level_db_of([magnitude], codec.spectrogram, codec.config.model.stage_stride)) / 20)
-            * magnitude
-        )
+        return 10 ** ((latents.level_db - level_db_of([magnitude], codec.spectrogram)) / 20) * magnitude
 
     def heard(magnitudes: Magnitudes) -> Magnitudes:
         frames = codec.config.spectrogram.hop_length
@@ -107,7 +104,7 @@ def sources(codec: Codec) -> dict[str, Magnitudes]:
     return {"true magnitudes": stft_magnitude, "true bands": heard(bands), "the model": heard(model)}
 
 
-def ways(magnitudes: Magnitudes, hop: int, bank: Tensor | None) -> dict[str, Callable[[Tensor], Tensor]]:
+def ways(magnitudes: Magnitudes, hop: int, bank: Bank | None) -> dict[str, Callable[[Tensor], Tensor]]:
     """From a stereo waveform, by its magnitudes alone, to another."""
     iterations = ITERATIONS[QUALITY]
 
