@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 POWER = 1.0
-"""Of one over the loudness: on music as good as 1.5, better than 0.5 or 2. At 0 all frames count alike."""
+"""Of one over the loudness; at 0 all frames count alike."""
 LEAST_LOUDNESS = 0.18
-"""The fourth root of a thousandth, added to loudness relative to the loudest frame's: what is 60 dB softer counts as
-silence does."""
+"""The fourth root of a thousandth, added to loudness relative to the loudest frame's: what is far softer counts as
+silence does. Were it less, hits in silence would come back too loud."""
 
 
 def frame_weights(

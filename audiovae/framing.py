@@ -53,6 +53,7 @@ class Framing:
         """What makes the weighted windows of the free frames add up to one; zero outside the recording."""
         free, hops = self.weight[..., self.first :, None], self._hops(self.window**2)
         count = free.shape[-2]
+        # As in _overlapped, but without a window's copy for each frame: so much fresh memory would cost more.
         total = free.new_zeros(*free.shape[:-2], count - 1 + len(hops), self.hop_length)
         for shift, hop in enumerate(hops):
             total[..., shift : shift + count, :] += free * hop
