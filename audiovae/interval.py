@@ -15,6 +15,7 @@ from audiovae.transposition import band_centres_hz, between
 LARGEST_SEMITONES = 12
 """Sounds further apart are matched where partials of one meet some of the other: an octave nearer, mostly."""
 STEPS_A_SEMITONE = 4
+LARGEST_STEPS = LARGEST_SEMITONES * STEPS_A_SEMITONE
 LOWEST_HZ, HIGHEST_HZ = 60.0, 6000.0
 """Where partials are compared: below, bands are wider than intervals; above, they lie close together."""
 AUDIBLE_DB = 50.0
@@ -25,27 +26,26 @@ TRANSPOSED_COST, JUMP_COST = 0.1, 3.0
 """What better matches must make up for, in matches of one frame (1 is perfect): to be transposed at all, by an
 octave twice as much; and, once, to jump by a major third or more."""
 JUMP_SEMITONES = 4.0
+CORRELATION_FRAMES = 43
+"""Half a second."""
 
 
 def matches(
-    a: Float[Tensor, "n_bands frames"], b: Float[Tensor, "n_bands frames"], config: SpectrogramConfig
+    a: Float[Tensor, "steps frames"], b: Float[Tensor, "steps frames"]
 ) -> tuple[Float[Tensor, "frames intervals"], Float[Tensor, " frames"]]:
-    """How well the partials of ``a``, transposed by each interval, fall on those of ``b``: products, and their weight.
+    """How well the partials ``a``, transposed by each interval, fall on the partials ``b``: products, and their weight.
 
     Intervals are those of ``intervals()``. Products over weight are correlations: 1 for the same sound at that
     interval. The weight is 0 where either is silent.
     """
-    partials_a, partials_b = (_partials(magnitude_db(one, config), config) for one in (a, b))
-    steps, size = LARGEST_SEMITONES * STEPS_A_SEMITONE, len(partials_a)
-    padded = functional.pad(partials_b, (0, 0, steps, steps))
-    products = [(partials_a * padded[start : start + size]).sum(0) for start in range(2 * steps + 1)]
-    return torch.stack(products, dim=1), partials_a.norm(dim=0) * partials_b.norm(dim=0)
+    size, padded = len(a), functional.pad(b, (0, 0, LARGEST_STEPS, LARGEST_STEPS))
+    products = [(a * padded[start : start + size]).sum(0) for start in range(2 * LARGEST_STEPS + 1)]
+    return torch.stack(products, dim=1), a.norm(dim=0) * b.norm(dim=0)
 
 
 def intervals() -> Float[Tensor, " intervals"]:
     """The intervals that are tried, in semitones."""
-    steps = LARGEST_SEMITONES * STEPS_A_SEMITONE
-    return torch.arange(-steps, steps + 1) / STEPS_A_SEMITONE
+    return torch.arange(-LARGEST_STEPS, LARGEST_STEPS + 1) / STEPS_A_SEMITONE
 
 
 def best_intervals(
@@ -58,10 +58,10 @@ def best_intervals(
     """
     tried = intervals()
     scale = weight.mean().clamp_min(1e-9)
-    worth = _around(products / scale)
+    worth = around(products / scale)
     away = tried.abs()
     cost = TRANSPOSED_COST * ((away / 0.5).clamp(max=1) + away / LARGEST_SEMITONES)
-    place = _best_way((worth - cost * _around(weight[:, None] / scale).clamp_min(0.01)).numpy(), tried.numpy())
+    place = best_way((worth - cost * around(weight[:, None] / scale).clamp_min(0.01)).numpy(), tried.numpy())
     inner = place.clamp(1, len(tried) - 2)
     below, here, above = (worth.gather(1, (inner + step)[:, None])[:, 0] for step in (-1, 0, 1))
     bend = (below - 2 * here + above).clamp(max=-1e-9)
@@ -69,27 +69,45 @@ def best_intervals(
     return tried[place] + finer / STEPS_A_SEMITONE
 
 
-def _partials(levels_db: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
-    """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0."""
-    octave = 12 * STEPS_A_SEMITONE
+def correlation_at(
+    semitones: Float[Tensor, " frames"],
+    products: Float[Tensor, "frames intervals"],
+    weight: Float[Tensor, " frames"],
+) -> Float[Tensor, " frames"]:
+    """How well all partials agree at these intervals, over half a second around each frame: 0 to 1; silence with 0."""
+    place = (semitones * STEPS_A_SEMITONE).round().long() + LARGEST_STEPS
+    there = products.gather(1, place.clamp(0, 2 * LARGEST_STEPS)[:, None])[:, 0]
+    around_it, of_all = (
+        functional.avg_pool1d(one[None], CORRELATION_FRAMES, 1, CORRELATION_FRAMES // 2, count_include_pad=False)[0]
+        for one in (there, weight)
+    )
+    return around_it / of_all.clamp_min(1e-9)
+
+
+def partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
+    """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0.
+
+    Steps are quarters of a semitone, from ``LOWEST_HZ`` on.
+    """
+    levels_db, octave = magnitude_db(spectrogram, config), 12 * STEPS_A_SEMITONE
     steps = torch.arange(math.log2(HIGHEST_HZ / LOWEST_HZ) * octave)
     centres = band_centres_hz(config)  # pyright: ignore[reportArgumentType], frozen is hashable
     left, share = between(centres, LOWEST_HZ * 2 ** (steps / octave))
     level = torch.lerp(levels_db[left], levels_db[left + 1], share[:, None])
-    around = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
-    stands_out = level - functional.avg_pool1d(around, octave + 1, 1)[:, 0].mT
+    padded = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
+    stands_out = level - functional.avg_pool1d(padded, octave + 1, 1)[:, 0].mT
     audible = ((level - level.amax(0)) / AUDIBLE_DB + 1).clamp_min(0)
     return stands_out.clamp_min(0) * audible
 
 
-def _around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames columns"]:
+def around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames columns"]:
     """Means over neighbouring frames."""
     half = AROUND_FRAMES // 2
     padded = functional.pad(values.mT[:, None], (half, half), mode="replicate")
     return functional.avg_pool1d(padded, AROUND_FRAMES, 1)[:, 0].mT
 
 
-def _best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
+def best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
     """Places along the way from first to last frame with the most worth, less what its jumps cost."""
     jumps = JUMP_COST * np.minimum(np.abs(tried[:, None] - tried) / JUMP_SEMITONES, 1)
     total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.uint8)

@@ -12,7 +12,7 @@ from audiovae.chunks import chunks
 from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
 from audiovae.note_match import Means, NoteMatch, decoded_around
 from audiovae.retiming import common_places, read, settled
-from audiovae.transposition import transpose
+from audiovae.voices import Voices, move_voices, voice_shares
 
 
 class NoteAlignment:
@@ -31,18 +31,21 @@ class NoteAlignment:
         """
         chosen = _smoothly(weights.float(), self.codec.config.model.time_stride)
         places = common_places(self.match.times, chosen)
-        above_semitones = read(self.match.above_semitones, places)
-        common = (chosen * above_semitones).sum(0)
-        semitones = torch.where(chosen == 0, 0.0, common - above_semitones)
+        voices = self.match.voices.at(places)
+        pitches = torch.cat([read(self.match.above_semitones, places)[:, None], voices.pitches], dim=1)
+        common = (chosen[:, None] * pitches).sum(0)
+        semitones = torch.where(chosen[:, None] == 0, 0.0, common - pitches)
         frames = torch.arange(len(places), dtype=torch.float64)
         has_no_weight = (chosen == 0).all(1, keepdim=True)
         times = torch.where(has_no_weight, frames, settled(read(self.match.times, places)))
-        return torch.stack([self._moved(place, times[place], semitones[place]) for place in range(len(self.means))])
+        return torch.stack(
+            [self._moved(place, times[place], semitones[place], voices) for place in range(len(self.means))]
+        )
 
     def _moved(
-        self, place: int, times: Float[Tensor, " frames"], semitones: Float[Tensor, " frames"]
+        self, place: int, times: Float[Tensor, " frames"], semitones: Float[Tensor, "shares frames"], voices: Voices
     ) -> Float[Tensor, "channels latent_channels latent_frames"]:
-        """Latents of a recording read at these frames of its own, and so much higher.
+        """Latents of a recording read at these frames of its own, and so much higher: what is in no voice, and each.
 
         What the move changes in their spectrogram's encoding is added, z + E(T(D(z))) - E(D(z)), with z and the last
         read where the move reads: they stay the same where nothing moves, whatever encoder and decoder do.
@@ -56,7 +59,8 @@ class NoteAlignment:
             part = slice(first * stride, last * stride)
             start, spectrogram, encoding = self._encoded_again(place, times[part])
             there = read(spectrogram, times[part] - start * stride)
-            encoded = self._encode(transpose(there, semitones[part], config.spectrogram))
+            shares = voice_shares(voices.pitches[place, :, part], voices.strength[:, part], config.spectrogram)
+            encoded = self._encode(move_voices(there, shares, semitones[:, part], self.codec.spectrogram))
             # A latent frame lies in the middle of its spectrogram frames.
             middles = (times[part].unflatten(0, (-1, stride)).mean(1) - (stride - 1) / 2) / stride
             change = encoded - read(encoding, middles - start)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from audiovae.chunks import chunks
 from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
-from audiovae.interval import best_intervals, matches
+from audiovae.config import SpectrogramConfig
+from audiovae.interval import best_intervals, correlation_at, matches, partials
 from audiovae.lag import best_lags, onset_strength
 from audiovae.retiming import common_times, read, stretched_places
+from audiovae.voices import Voices, find_voices, in_frames
 
 Means = Float[Tensor, "recordings channels latent_channels latent_frames"]
 MatchBy = Literal["both", "pitch", "time"]
@@ -25,7 +27,9 @@ class NoteMatch:
     times: Float[Tensor, "recordings frames"]
     """The frame of each recording in which lies what happens at each frame of that axis."""
     above_semitones: Float[Tensor, "recordings frames"]
-    """How far each lies above the first one at each frame of that axis."""
+    """How far each lies above the first one at each frame of that axis, as a whole."""
+    voices: Voices
+    """What moves by intervals of its own, in two recordings; of more there are none."""
     seconds: float
     """The length that they have."""
 
@@ -34,7 +38,37 @@ class NoteMatch:
         ratio = self.seconds / seconds if seconds else 1.0
         places = stretched_places(frames, ratio)
         shifts = read(self.times - torch.arange(self.times.shape[1]), places) / ratio
-        return NoteMatch(torch.arange(frames) + shifts, read(self.above_semitones, places), seconds)
+        above_semitones, voices = read(self.above_semitones, places), self.voices.at(places)
+        return NoteMatch(torch.arange(frames) + shifts, above_semitones, voices, seconds)
+
+
+class PitchComparison:
+    """Two sounds compared in pitch, piece by piece: as a whole, and voice by voice."""
+
+    def __init__(self, config: SpectrogramConfig) -> None:
+        self.config = config
+        self._matches: list[tuple[Tensor, Tensor]] = []
+        self._partials: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, a: Float[Tensor, "n_bands frames"], b: Float[Tensor, "n_bands frames"]) -> None:
+        """What comes next in both."""
+        in_a, in_b = partials(a, self.config), partials(b, self.config)
+        self._matches.append(matches(in_a, in_b))
+        self._partials.append((in_frames(in_a), in_frames(in_b)))
+
+    def above_semitones(self) -> Float[Tensor, " frames"]:
+        """How far the second lies above the first as a whole."""
+        return best_intervals(*_joined(self._matches))
+
+    def voices(self, above_semitones: Float[Tensor, " frames"]) -> Voices:
+        """What doesn't move as the whole does."""
+        in_a, in_b = (torch.cat(one, dim=1) for one in zip(*self._partials, strict=True))
+        return find_voices(in_a, in_b, above_semitones, correlation_at(above_semitones, *_joined(self._matches)))
+
+
+def _joined(matched: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    products, weights = zip(*matched, strict=True)
+    return torch.cat(products), torch.cat(weights)
 
 
 def match_notes(codec: Codec, means: Means, *, seconds: float, by: MatchBy = "both") -> NoteMatch:
@@ -49,8 +83,12 @@ def match_notes(codec: Codec, means: Means, *, seconds: float, by: MatchBy = "bo
         first, *others = (onset_strength(_mono_pieces(codec, mean)) for mean in means)
         lags = torch.stack([best_lags(first, other) for other in others])
     times = common_times(lags)
-    above = _intervals_above_first(codec, means, times) if by != "time" else torch.zeros(len(means), frames)
-    return NoteMatch(times, above, seconds)
+    if by == "time":
+        return NoteMatch(times, torch.zeros(len(means), frames), Voices.none(len(means), frames), seconds)
+    compared = _compared_with_first(codec, means, times)
+    above = [one.above_semitones() for one in compared]
+    voices = compared[0].voices(above[0]) if len(above) == 1 else Voices.none(len(means), frames)
+    return NoteMatch(times, torch.stack([torch.zeros(frames), *above]), voices, seconds)
 
 
 def decoded_around(
@@ -69,21 +107,20 @@ def decoded_around(
         return first, model.decode(codec.all_channels(mean[..., first:last]).to(codec.device, torch.float32))
 
 
-def _intervals_above_first(
+def _compared_with_first(
     codec: Codec, means: Means, times: Float[Tensor, "recordings frames"]
-) -> Float[Tensor, "recordings frames"]:
-    """How many semitones each recording lies above the first one, by frame of the common time axis."""
-    stride, config = codec.config.model.time_stride, codec.config.spectrogram
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in means[1:]]
+) -> list[PitchComparison]:
+    """The other recordings' pitches beside the first one's, by frame of the common time axis."""
+    stride = codec.config.model.time_stride
+    compared = [PitchComparison(codec.config.spectrogram) for _ in means[1:]]
     for begin, end, _ in chunks(means.shape[-1], CHUNK_LATENT_FRAMES, 0):
         pieces = []
         for mean, its_times in zip(means, times[:, begin * stride : end * stride], strict=True):
             start, spectrogram = decoded_around(codec, mean, its_times)
             pieces.append(read(spectrogram[:, 0].mean(0).cpu(), its_times - start * stride))
-        for matched, other in zip(found, pieces[1:], strict=True):
-            matched.append(matches(pieces[0], other, config))
-    rows = [best_intervals(*(torch.cat(part) for part in zip(*matched, strict=True))) for matched in found]
-    return torch.stack([torch.zeros_like(rows[0]), *rows])
+        for comparison, other in zip(compared, pieces[1:], strict=True):
+            comparison.add(pieces[0], other)
+    return compared
 
 
 def _mono_pieces(

@@ -28,6 +28,7 @@ def some_figure(codecs: Mapping[str, Codec], *_: object, **__: object) -> Rows:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In-betweens whose truth is known are tested without the command; here a figure stands for them."""
     monkeypatch.setattr(run, "tone_in_betweens", some_figure)
+    monkeypatch.setattr(run, "chord_in_betweens", some_figure)
     monkeypatch.setattr(run, "phrase_in_betweens", some_figure)
     monkeypatch.setattr(run, "transposed_in_betweens", some_figure)
     for module in (records, run):

@@ -21,7 +21,7 @@ from audiovae.evaluation.morphing import (
     step_variation,
     truth_relative_error,
 )
-from audiovae.evaluation.tones import PHRASE_SECONDS, SECONDS, Tone, phrase_pairs, tone_pairs
+from audiovae.evaluation.tones import PHRASE_SECONDS, SECONDS, Tone, chord_pairs, phrase_pairs, tone_pairs
 
 RATE = 44_100
 WEIGHTS = [step / 8 for step in range(9)]
@@ -129,6 +129,18 @@ def test_two_rhythms_at_once_have_less_contrast_than_one() -> None:
             found.setdefault(name, []).append(onset_contrast(path, RATE))
     assert mean(found["truth"]) == pytest.approx(1, abs=0.1)
     assert mean(found["db"]) < 0.7
+
+
+def test_chords_have_as_many_notes_as_their_counterparts_each_not_far_from_its_own() -> None:
+    pairs = list(chord_pairs(PAIRS))
+    assert [len(first.notes) for first, _ in pairs][:2] == [2, 3]
+    for first, last in pairs:
+        assert first.between(last, 0.0) == first and first.between(last, 1.0) == last
+        pitches = [[12 * note.pitch_octaves for note in one.notes] for one in (first, last)]
+        assert all(abs(high - low) <= 5 for low, high in zip(*pitches, strict=True))
+        assert all(high - low > 2.5 for one in pitches for low, high in pairwise(one))
+        alone = [note.waveform(RATE) for note in first.notes]
+        assert torch.allclose(first.waveform(RATE), torch.stack(alone).sum(0), atol=1e-5)
 
 
 def test_of_the_phrases_that_are_evaluated_one_pair_asks_for_more_than_three_times_the_pace() -> None:

@@ -52,9 +52,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pair of tones of each kind, one of phrases, and no package that isn't ours."""
+    """One pair of tones of each kind, one of chords, one of phrases, and no package that isn't ours."""
     for module in (in_betweens, run):
         monkeypatch.setattr(module, "TONE_PAIRS", 1)
+        monkeypatch.setattr(module, "CHORD_PAIRS", 1)
         monkeypatch.setattr(module, "PHRASE_PAIRS", 1)
     for module in (records, run):
         monkeypatch.setattr(module, "why_not_musicnn", lambda: "musicnn is left out")
@@ -101,17 +102,18 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     errors = [found.phrases[way]["truth_relative_error"].mean for way in ways if not way.endswith("pitch only")]
     assert len(set(errors)) == len(errors)
     assert set(found.realism) == {"VAE", PCA}
-    assert "second_pitch_salience" not in found.phrases["truth"]
+    assert "second_pitch_salience" not in found.chords["truth"].keys() | found.phrases["truth"].keys()
     assert {f"in-betweens{way}" for way in shown} < set(found.realism["VAE"])
     assert found.transposed["dB average"]["truth_relative_error"].count == 2
     assert found.transposed["aligned bands, no model"]["truth_relative_error"].mean < 1
-    assert seen == [(done, 17) for done in range(18)]
+    assert seen == [(done, 18) for done in range(19)]
     side_by_side, truth = lecture_table(found), truth_table(found)
     assert side_by_side.header[1:] == [PCA, "VAE"]
     assert side_by_side.rows[0][1:] == [group[name]["log_mel_error_db"].text() for name in (PCA, "VAE")]
-    assert side_by_side.rows[1][2] == found.phrases["VAE"]["truth_relative_error"].text()
-    assert [row[1:] for row in truth.rows if row[0] == "dB average"] == [["1.00", "1.00", "1.00 ± 0.00"]]
-    assert ["VAE, pitch only", "–", errors_of(found.phrases["VAE, pitch only"]), "–"] in truth.rows
+    assert side_by_side.rows[1][2] == errors_of(found.chords["VAE"])
+    assert side_by_side.rows[4][2] == errors_of(found.phrases["VAE"])
+    assert [row[1:] for row in truth.rows if row[0] == "dB average"] == [["1.00", "1.00", "1.00", "1.00 ± 0.00"]]
+    assert ["VAE, pitch only", "–", "–", errors_of(found.phrases["VAE, pitch only"]), "–"] in truth.rows
 
 
 def test_what_is_done_is_not_done_again_unless_it_changed(

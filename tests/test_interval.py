@@ -5,7 +5,7 @@ import torch
 
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import tone_pairs
-from audiovae.interval import best_intervals, matches
+from audiovae.interval import best_intervals, matches, partials
 from audiovae.spectrogram import Spectrogram
 from tests.conftest import noise
 
@@ -19,7 +19,7 @@ def spectrogram(waveform: torch.Tensor) -> torch.Tensor:
 
 
 def interval(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return best_intervals(*matches(spectrogram(a), spectrogram(b), CONFIG))
+    return best_intervals(*matches(*(partials(spectrogram(one), CONFIG) for one in (a, b))))
 
 
 def melody(semitones: list[float], *, harmonics: int, seconds: float = 0.4) -> torch.Tensor:

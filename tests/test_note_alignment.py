@@ -15,13 +15,13 @@ from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.morphing import onset_contrast, second_pitch_salience, truth_relative_error
 from audiovae.evaluation.tones import Phrase, Tone
 from audiovae.interpolation import Curve, blend, blends, interpolate, interpolate_curve
-from audiovae.interval import best_intervals, matches
+from audiovae.interval import best_intervals, matches, partials
 from audiovae.lag import onset_strength
 from audiovae.latents import Latents
 from audiovae.note_alignment import NoteAlignment
 from audiovae.note_match import NoteMatch, match_notes
 from audiovae.retiming import read
-from audiovae.transposition import transpose
+from audiovae.voices import Voices, move_voices
 from tests.tiny_codec import save_tiny
 
 RATE = 44_100
@@ -40,11 +40,16 @@ def tone(semitones: float, *, slope_db: float = -6.0) -> Audio:
     return Audio(0.1 * made.waveform(RATE), RATE, source=f"{semitones:g}")
 
 
+def interval(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Of spectrograms at the default settings, by frame."""
+    return best_intervals(*matches(*(partials(one, SpectrogramConfig()) for one in (a, b))))
+
+
 def semitones_above(codec: Codec, latents: Latents, reference: Latents) -> float:
     """Median interval of what is decoded of latents."""
     low, high = (codec.spectrogram_of(one).mean(0) for one in (reference, latents))
     frames = min(low.shape[1], high.shape[1])
-    found = best_intervals(*matches(low[:, :frames], high[:, :frames], codec.config.spectrogram))
+    found = interval(low[:, :frames], high[:, :frames])
     return float(found[5:60].median())
 
 
@@ -155,7 +160,7 @@ def test_a_curve_glides_in_time(codec: Codec) -> None:
     assert torch.equal(still.mean, interpolate(low, high, codec=codec).mean)
     moving = interpolate_curve(low, high, Curve.parse("0:0,1:1"), codec=codec)
     spectrograms = [codec.spectrogram_of(one).mean(0) for one in (low, moving)]
-    found = best_intervals(*matches(*spectrograms, codec.config.spectrogram))
+    found = interval(*spectrograms)
     assert found[:8].mean() < 1 and found[70:80].mean() > 4
 
 
@@ -209,12 +214,12 @@ def test_a_note_takes_its_interval_with_it_in_time(codec: Codec, monkeypatch: py
     above = torch.stack([torch.zeros(frames), torch.where(torch.arange(frames) < 40, 5.0, 0.0)])
     seen: list[torch.Tensor] = []
 
-    def seeing(spectrogram: torch.Tensor, semitones: torch.Tensor, config: SpectrogramConfig) -> torch.Tensor:
-        seen.append(semitones)
-        return transpose(spectrogram, semitones, config)
+    def seeing(spectrogram: Any, shares: Any, semitones: torch.Tensor, front_end: Any) -> torch.Tensor:
+        seen.append(semitones[0])
+        return move_voices(spectrogram, shares, semitones, front_end)
 
-    monkeypatch.setattr(note_alignment, "transpose", seeing)
-    NoteAlignment(codec, means, NoteMatch(times, above, seconds=1.0)).at(
+    monkeypatch.setattr(note_alignment, "move_voices", seeing)
+    NoteAlignment(codec, means, NoteMatch(times, above, Voices.none(2, frames), seconds=1.0)).at(
         torch.tensor([[0.1], [0.9]]).expand(-1, means.shape[-1])
     )
     wanted = 0.1 * times[0, 40] + 0.9 * times[1, 40]
@@ -225,7 +230,7 @@ def test_a_match_holds_when_recordings_are_brought_to_another_length() -> None:
     frames = torch.arange(100, dtype=torch.float64)
     shift = 6 * torch.sin(frames / 99 * torch.pi)
     above = torch.stack([torch.zeros(100), torch.linspace(0, 5, 100)])
-    match = NoteMatch(frames + torch.stack([-shift, shift]), above, seconds=2.0)
+    match = NoteMatch(frames + torch.stack([-shift, shift]), above, Voices.none(2, 100), seconds=2.0)
     longer = match.stretched(150, 3.0)
     assert longer.times[1, 75] - 75 == pytest.approx(1.5 * float(shift[50]), abs=0.1)
     assert longer.above_semitones[1, 75] == pytest.approx(2.5, abs=0.05)

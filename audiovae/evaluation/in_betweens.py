@@ -27,20 +27,21 @@ from audiovae.evaluation.morphing import (
     truth_relative_error,
 )
 from audiovae.evaluation.summary import Summary, summarise
-from audiovae.evaluation.tones import THIRD_TONE, phrase_pairs, tone_pairs
+from audiovae.evaluation.tones import THIRD_TONE, chord_pairs, phrase_pairs, tone_pairs
 from audiovae.interpolation import Align, blends
-from audiovae.interval import best_intervals, matches
 from audiovae.lag import best_lags, onset_strength
 from audiovae.latents import Latents
 from audiovae.level import level_db
 from audiovae.mixing import PathShape
+from audiovae.note_match import PitchComparison
 from audiovae.retiming import common_places, common_times, read
-from audiovae.transposition import transpose
+from audiovae.voices import Voices, move_voices, voice_shares
 
 STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
 TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
+CHORD_PAIRS = 10
 PHRASE_PAIRS = 6
 CLIP_PAIRS = 24
 """Of neighbours in the list of clips, at most."""
@@ -69,15 +70,26 @@ def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: 
     return _known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
+def chord_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
+    """Models and controls on pairs of chords of such tones, each of whose notes moves by an interval of its own."""
+    rate, pairs = _rate(next(iter(codecs.values()))), chord_pairs(CHORD_PAIRS)
+    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    return _of_several_pitches(_known_in_betweens(codecs, paths, advance, ONE_RHYTHM))
+
+
 def phrase_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of phrases of such tones, whose rhythms differ."""
     rate, pairs = _rate(next(iter(codecs.values()))), phrase_pairs(PHRASE_PAIRS)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    rows = _known_in_betweens(codecs, paths, advance, WAYS)
-    # Notes of other pitches follow: a second pitch doesn't mean that two are heard at once.
-    for row in rows.values():
-        row.pop("second_pitch_salience")
-    return rows
+    return _of_several_pitches(_known_in_betweens(codecs, paths, advance, WAYS))
+
+
+def _of_several_pitches(rows: Rows) -> Rows:
+    """Without the measure of a second pitch: where there are several, it doesn't mean that both ends are heard."""
+    return {
+        method: {name: found for name, found in row.items() if name != "second_pitch_salience"}
+        for method, row in rows.items()
+    }
 
 
 def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], *, advance: Callable[[], None]) -> Rows:
@@ -212,21 +224,31 @@ def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec:
         "transport, frame by frame": torch.stack([transport(*ends, weight) for weight in WEIGHTS]),
         "by way of a third sound": torch.stack([by_way_of(third, *ends, weight) for weight in WEIGHTS]),
         "aligned bands, no model": _aligned_bands(sounds[0], sounds[-1], codec),
+        "aligned bands, one interval": _aligned_bands(sounds[0], sounds[-1], codec, one_interval=True),
     }
 
 
-def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> SoundPath:
+def _aligned_bands(
+    a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec, *, one_interval: bool = False
+) -> SoundPath:
     """What aligning notes does alone: true bands, brought to the pitch and time between, averaged, inverted."""
     first, last = (codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b))
     config = codec.config.spectrogram
     times = common_times(best_lags(onset_strength([first]), onset_strength([last]))[None])
-    interval = best_intervals(*matches(read(first, times[0]), read(last, times[1]), config))
+    compared = PitchComparison(config)
+    compared.add(read(first, times[0]), read(last, times[1]))
+    interval = compared.above_semitones()
+    voices = Voices.none(2, len(interval)) if one_interval else compared.voices(interval)
     between = []
     for weight in WEIGHTS:
         places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
-        ends = (read(end, read(its, places)) for end, its in zip((first, last), times, strict=True))
-        above = read(interval, places)
-        moved = [transpose(end, part * above, config) for end, part in zip(ends, (weight, weight - 1), strict=True)]
+        ends = (read(end, read(of_end, places)) for end, of_end in zip((first, last), times, strict=True))
+        its = voices.at(places)
+        apart = torch.cat([read(interval, places)[None], its.pitches[1] - its.pitches[0]])
+        moved = [
+            move_voices(end, voice_shares(pitches, its.strength, config), part * apart, codec.spectrogram)
+            for end, pitches, part in zip(ends, its.pitches, (weight, weight - 1), strict=True)
+        ]
         between.append(torch.lerp(moved[0], moved[1], weight))
     return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
 

@@ -42,13 +42,15 @@ _NOTES = {
     "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
     "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "
     "larger values.",
-    "In-betweens and the truth": "Of synthetic tones and phrases of other pitches, and of clips and the same clips "
-    "transposed, the true in-betweens are known: 0 is the truth, 1 a crossfade in dB. The tables below say more.",
+    "In-betweens and the truth": "Of synthetic tones, chords and phrases of other pitches, and of clips and the same "
+    "clips transposed, the true in-betweens are known: 0 is the truth, 1 a crossfade in dB. The tables below say more.",
     "In-betweens of tones, different pitch": "Truth-relative error: as above. A second pitch beside the first means "
     "that both ends are heard. Residuals: what no mix of the two ends explains; where pitch must move, high is right. "
     "The controls show which measures a crossfade can win. Cycle: how far from where it came from a decoded in-between "
     "is encoded again. Pitch only: onsets are not matched; linear: mixed along the straight line, not brought to the "
     "latents' length again; unaligned: and without matching anything. Aligned bands: matched notes without any model.",
+    "In-betweens of chords": "As above: as many notes at once, each with an interval of its own to its counterpart. "
+    "One interval: aligned bands again, but all of a spectrum moves by the same.",
     "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
     "whether what rises does so at once, as in the truth, or the rhythms of both are heard (far below).",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
@@ -84,7 +86,8 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "reconstruction": _plain(evaluation.reconstruction),
         "in_betweens": _plain(
             evaluation.tones
-            | {"phrases": evaluation.phrases, "transposed": evaluation.transposed, "clips": evaluation.clip_pairs}
+            | {"chords": evaluation.chords, "phrases": evaluation.phrases}
+            | {"transposed": evaluation.transposed, "clips": evaluation.clip_pairs}
         ),
         "fd_mfcc": evaluation.realism,
         "latent_use": {name: asdict(use) for name, use in evaluation.latent_use.items()},
@@ -106,6 +109,7 @@ def page(evaluation: Evaluation) -> str:
         "In-betweens and the truth": truth_table(evaluation),
         "In-betweens of tones, different pitch": in_between_table(evaluation.tones["different pitch"]),
         "In-betweens of tones, same pitch": in_between_table(evaluation.tones["same pitch"]),
+        "In-betweens of chords": in_between_table(evaluation.chords),
         "In-betweens of phrases": in_between_table(evaluation.phrases),
         "In-betweens of clips and the same clips transposed": in_between_table(evaluation.transposed),
         "In-betweens of the clips": in_between_table(evaluation.clip_pairs),

@@ -13,10 +13,12 @@ from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, load_clip, spread_evenly
 from audiovae.evaluation.frechet import frechet_distance
 from audiovae.evaluation.in_betweens import (
+    CHORD_PAIRS,
     PHRASE_PAIRS,
     TONE_PAIRS,
     TRANSPOSITIONS,
     Rows,
+    chord_in_betweens,
     clip_in_betweens,
     phrase_in_betweens,
     tone_in_betweens,
@@ -56,6 +58,8 @@ class Evaluation:
     """By group of clips."""
     tones: dict[str, Rows]
     """In-betweens of tones, whose truth is known, of different and of the same pitch."""
+    chords: Rows
+    """In-betweens of chords of tones, each of whose notes moves by an interval of its own."""
     phrases: Rows
     """In-betweens of phrases of tones, of different pitches and rhythms; their truth is known too."""
     transposed: Rows
@@ -104,7 +108,14 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = len(clips) + 2 * TONE_PAIRS + PHRASE_PAIRS + min(len(TRANSPOSITIONS), len(clips)) + 2 * len(models)
+    total = (
+        len(clips)
+        + 2 * TONE_PAIRS
+        + CHORD_PAIRS
+        + PHRASE_PAIRS
+        + min(len(TRANSPOSITIONS), len(clips))
+        + 2 * len(models)
+    )
     shown = set(spread_evenly(range(len(clips)), SHOWN_CLIPS))
     records, failures = [], []
     progress(0, total)
@@ -127,6 +138,7 @@ def evaluate(
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
     }
+    chords = chord_in_betweens(models, advance=advance)
     phrases = phrase_in_betweens(models, advance=advance)
     some = spread_evenly(records, len(TRANSPOSITIONS))
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
@@ -145,6 +157,7 @@ def evaluate(
         failures=failures,
         reconstruction=_reconstruction(records),
         tones=tones,
+        chords=chords,
         phrases=phrases,
         transposed=transposed,
         clip_pairs=clip_in_betweens(models, latents, advance=advance),

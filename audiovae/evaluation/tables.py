@@ -58,6 +58,7 @@ def truth_table(evaluation: Evaluation) -> Table:
     """Methods by kinds of sounds between which the truth is known."""
     kinds = {
         "tones": evaluation.tones["different pitch"],
+        "chords": evaluation.chords,
         "phrases": evaluation.phrases,
         "music": evaluation.transposed,
     }
@@ -83,10 +84,11 @@ def lecture_table(evaluation: Evaluation) -> Table:
         [f"reconstruction of {group}: log-mel error, dB ↓", *(ways[name]["log_mel_error_db"].text() for name in names)]
         for group, ways in evaluation.reconstruction.items()
     ]
-    ways = zip(ways_of("in-betweens of phrases"), *map(ways_of, names), strict=True)
-    for title, *own in ways:
-        errors = (evaluation.phrases[way]["truth_relative_error"] for way in own)
-        rows.append([f"{title}: truth-relative error ↓", *(error.text() for error in errors)])
+    for kind, found in (("chords", evaluation.chords), ("phrases", evaluation.phrases)):
+        for title, *own in zip(ways_of(f"in-betweens of {kind}"), *map(ways_of, names), strict=True):
+            if all(way in found for way in own):
+                errors = (found[way]["truth_relative_error"].text() for way in own)
+                rows.append([f"{title}: truth-relative error ↓", *errors])
     for kind in _kinds(evaluation):
         rows.append([f"{kind}: FD-MFCC ↓", *(_number(evaluation.realism[name][kind], 0) for name in names)])
     uses = [evaluation.latent_use.get(name) for name in names]

@@ -1,6 +1,7 @@
 """Tones whose in-betweens are known: what lies half way between two is the tone of the parameters half way.
 
-So are those of phrases of as many notes: every note of one turns into its counterpart, at the time half way.
+So are those of phrases of as many notes: every note of one turns into its counterpart, at the time half way; and those
+of chords, whose notes sound at once.
 """
 
 import math
@@ -17,6 +18,8 @@ HIGHEST_HZ = 12_000.0
 PHRASE_SECONDS = 3.0
 LARGEST_SHIFT_SECONDS, LEAST_NOTE_SECONDS, FADE_SECONDS = 0.15, 0.15, 0.01
 """How far from the middle a note lies in each phrase of a pair, at most; how near notes begin; how a note ends."""
+CHORD_OCTAVES, LEAST_APART_SEMITONES, LARGEST_MOVE_SEMITONES = (7.2, 9.2), 2.5, 5.0
+"""Where the notes of chords lie, log2 of Hz; how near they are to each other, and how far from their counterparts."""
 FORMANT_OCTAVES, FORMANT_DB = 0.6, 14.0
 """Width and height of the formant."""
 
@@ -81,6 +84,43 @@ class Phrase:
             sound[:, start:end] = note.waveform(sample_rate, samples=end - start)
             sound[:, end - len(fade) : end] *= fade
         return sound
+
+
+@dataclass(frozen=True)
+class Chord:
+    """Notes at once."""
+
+    notes: tuple[Tone, ...]
+
+    def between(self, other: "Chord", weight: float) -> "Chord":
+        """The true in-between: every note between its two."""
+        return Chord(tuple(one.between(its, weight) for one, its in zip(self.notes, other.notes, strict=True)))
+
+    def waveform(self, sample_rate: int) -> Float[Tensor, "1 samples"]:
+        """Its sound, ``SECONDS`` long."""
+        return torch.cat([note.waveform(sample_rate) for note in self.notes]).sum(0, keepdim=True)
+
+
+def chord_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Chord, Chord]]:
+    """Pairs of random chords of two and three notes in turn, of one instrument each, whose notes don't cross."""
+    random = np.random.default_rng([seed, 2])
+    for number in range(count):
+        instruments = _tone(random, 0.0), _tone(random, 0.0)
+        first, last = (
+            Chord(tuple(replace(instrument, pitch_octaves=float(pitch)) for pitch in pitches))
+            for instrument, pitches in zip(instruments, _chord_pitches(random, notes=2 + number % 2), strict=True)
+        )
+        yield first, last
+
+
+def _chord_pitches(random: np.random.Generator, *, notes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pitches of two chords, drawn until their notes are far enough apart."""
+    most = LARGEST_MOVE_SEMITONES / 2 / 12
+    while True:
+        middles, halves = np.sort(random.uniform(*CHORD_OCTAVES, notes)), random.uniform(-most, most, notes)
+        first, last = middles - halves, middles + halves
+        if min(np.diff(first).min(), np.diff(last).min()) > LEAST_APART_SEMITONES / 12:
+            return first, last
 
 
 def phrase_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Phrase, Phrase]]:

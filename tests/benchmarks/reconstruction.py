@@ -5,10 +5,11 @@
 
 For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
 over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side), truth
-(how far from it in-betweens are, in short), in-betweens (tones of different pitch, models and controls), phrases (of
-different pitches and rhythms), transposed (clips and the same clips transposed); each, under a prefix if one is given,
-is written where a document has it. Block trained-on: how far from the clips as many seconds of sounds are that were
-trained on, spread evenly over those folders, as new sounds have: what these can hope for.
+(how far from it in-betweens are, in short), in-betweens (tones of different pitch, models and controls), chords (whose
+notes move by intervals of their own), phrases (of different pitches and rhythms), transposed (clips and the same clips
+transposed); each, under a prefix if one is given, is written where a document has it. Block trained-on: how far from
+the clips as many seconds of sounds are that were trained on, spread evenly over those folders, as new sounds have: what
+these can hope for.
 ``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run it again, it goes
 on.
 """
@@ -55,6 +56,7 @@ def main() -> None:
         "models": lecture_table(evaluation),
         "truth": truth_table(evaluation),
         "in-betweens": in_between_table(evaluation.tones["different pitch"]),
+        "chords": in_between_table(evaluation.chords),
         "phrases": in_between_table(evaluation.phrases),
         "transposed": in_between_table(evaluation.transposed),
     }
