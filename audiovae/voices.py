@@ -56,7 +56,7 @@ AGREES, AGREES_FULLY = 0.7, 0.8
 higher, one interval is enough, and others must make up for leaving that one."""
 SAME_SEMITONES = 0.5
 """An interval so near to that of the whole is that, where the whole agrees."""
-LEAST_STRENGTH = 0.15
+LEAST_STRENGTH = 0.1
 """Of the strongest voice: what is less is none."""
 STANDS_OUT = 3.0
 """So many times what pitches have on the average a voice's must have: in noise it is less than twice."""
@@ -119,7 +119,7 @@ def find_voices(
         return Voices.none(2, len(above_semitones))
     pitches = torch.stack([torch.stack(one) for one in found], dim=1) / STEPS_A_SEMITONE
     strength = torch.stack([_coincidence(a, b, *one) for one in found])
-    voices = _of_their_own(pitches, strength / strength.amax(0).mean(), above, SAME_SEMITONES * agrees)
+    voices = _of_their_own(pitches, strength / strength.amax(0).mean().clamp_min(1e-9), above, SAME_SEMITONES * agrees)
     return voices.at((torch.arange(len(above_semitones)) / FRAMES).floor())
 
 
