@@ -110,7 +110,7 @@ def around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames col
 def best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
     """Places along the way from first to last frame with the most worth, less what its jumps cost."""
     jumps = JUMP_COST * np.minimum(np.abs(tried[:, None] - tried) / JUMP_SEMITONES, 1)
-    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.uint8)
+    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.uint16)
     for frame in range(1, len(worth)):
         reached = total - jumps
         came_from[frame] = reached.argmax(1)

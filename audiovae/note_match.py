@@ -14,7 +14,8 @@ from audiovae.config import SpectrogramConfig
 from audiovae.interval import best_intervals, correlation_at, matches, partials
 from audiovae.lag import best_lags, onset_strength
 from audiovae.retiming import common_times, read, stretched_places
-from audiovae.voices import Voices, find_voices, in_frames
+from audiovae.voice_match import find_voices, pooled
+from audiovae.voices import Voices
 
 Means = Float[Tensor, "recordings channels latent_channels latent_frames"]
 MatchBy = Literal["both", "pitch", "time"]
@@ -54,7 +55,7 @@ class PitchComparison:
         """What comes next in both."""
         in_a, in_b = partials(a, self.config), partials(b, self.config)
         self._matches.append(matches(in_a, in_b))
-        self._partials.append((in_frames(in_a), in_frames(in_b)))
+        self._partials.append((pooled(in_a), pooled(in_b)))
 
     def above_semitones(self) -> Float[Tensor, " frames"]:
         """How far the second lies above the first as a whole."""

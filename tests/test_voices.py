@@ -4,13 +4,14 @@ from statistics import mean
 
 import pytest
 import torch
+from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import Chord, Tone, chord_pairs, tone_pairs
 from audiovae.interval import LOWEST_HZ
 from audiovae.note_match import PitchComparison
 from audiovae.spectrogram import Spectrogram
-from audiovae.voices import Voices, move_voices, voice_shares
+from audiovae.voices import LEAST_STRENGTH, Voices, move_voices, voice_shares
 from tests.conftest import noise
 
 CONFIG = SpectrogramConfig()
@@ -69,6 +70,27 @@ def test_silence_and_noise_have_no_voices() -> None:
     some, other = noise(samples=RATE), noise(samples=RATE, seed=1)
     for pair in ((nothing, nothing), (nothing, tone), (some, other)):
         assert len(voices_of(*pair).strength) == 0
+
+
+@pytest.mark.parametrize("seconds", [1, 8])
+def test_silence_after_a_chord_changes_nothing(seconds: int) -> None:
+    pair = [chord(*notes).waveform(RATE) for notes in ((0, 4, 9), (-1, 5, 7.5))]
+    alone = median_pitches(voices_of(*pair))
+    padded = median_pitches(voices_of(*(functional.pad(one, (0, seconds * RATE)) for one in pair)))
+    assert len(padded) == len(alone)
+    for pair_of_pitches, wanted in zip(padded, alone, strict=True):
+        assert pair_of_pitches == pytest.approx(wanted, abs=0.1)
+
+
+def test_a_chord_has_its_voices_beside_longer_tones() -> None:
+    pair = [
+        torch.cat([chord(*notes).waveform(RATE), *[chord(notes[0]).waveform(RATE)] * 8], dim=1)
+        for notes in ((0, 4, 9), (-1, 5, 7.5))
+    ]
+    voices = voices_of(*pair)
+    a_second = RATE // CONFIG.hop_length
+    assert (voices.strength[:, 20:60] > LEAST_STRENGTH).sum(0).float().mean() > 2
+    assert not voices.strength[:, 2 * a_second :].any()
 
 
 def test_what_one_interval_explains_has_no_voices() -> None:

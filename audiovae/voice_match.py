@@ -1,0 +1,237 @@
+"""Which notes of two sounds belong together, where one interval can't bring all of one to the other.
+
+What they have in common is taken apart: the pair of pitches, one in each, whose harmonics coincide best, then the best
+of what that leaves, and so on, as Klapuri (2006, "Multiple fundamental frequency estimation by summing harmonic
+amplitudes") does with one sound.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from audiovae.interval import LARGEST_STEPS, LOWEST_HZ, STEPS_A_SEMITONE, around, best_way, intervals
+from audiovae.voices import LEAST_STRENGTH, OWN_HARMONICS, Voices
+
+Partials = Float[Tensor, "steps frames"]
+Pitches = Float[Tensor, " frames"]
+"""Steps above ``LOWEST_HZ``, or below."""
+Steps = TypeVar("Steps", int, Int[Tensor, " frames"])
+
+VOICES = 4
+"""At most; more are hardly told apart, by bands or by ears."""
+POOLED = 2
+"""Frames that are looked at together."""
+BLOCK = 256
+"""Of these at a time."""
+HARMONICS = 10
+"""Harmonics that tell of a pitch, the n-th counting n ** -0.5."""
+PITCHES = 5 * 12 * STEPS_A_SEMITONE
+"""Pitches that are tried: five octaves from ``LOWEST_HZ`` on."""
+ROOM = LARGEST_STEPS // 2
+"""Steps beyond partials: so far above the middle between two pitches one of them may lie."""
+INTERVAL_COST = 0.03
+"""What better matches must make up for, in shares of the strongest voice's: a semitone. So notes go to those next to
+them."""
+AGREES, AGREES_FULLY = 0.7, 0.8
+"""Correlations of all partials at the interval of the whole. Of chords of other build they are lower; where they are
+higher, one interval is nearly enough, and others must make up for leaving that one."""
+STANDS_OUT = 3.0
+"""So many times what pitches have on the average a voice's must have: in noise it is less than twice."""
+LEAST_GAIN = 0.1
+"""So much more must coincide than does at the interval of the whole, if voices are to leave it."""
+LONG = 21
+"""Pooled frames over which that is judged: half a second."""
+AROUND = 171
+"""Pooled frames around one, four seconds, whose strongest voice others are compared with."""
+ENOUGH = 1.0005
+"""So much better a pair of pitches must be than the one before, lest they wander where nothing sounds."""
+CLEARED_HZ, CLEARED_SEMITONES = 45.0, 0.75
+"""How near to a partial, whichever is more, no other can be told apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Pitches that belong together, one in each sound, and in which frames they sound."""
+
+    first: Pitches
+    second: Pitches
+    sounds: Bool[Tensor, " frames"]
+
+
+def pooled(partials: Partials) -> Float[Tensor, "steps pooled"]:
+    """What voices are found in: means of ``POOLED`` frames, in half precision, since they are kept."""
+
+    return functional.avg_pool1d(partials, POOLED, POOLED, ceil_mode=True).half()
+
+
+def find_voices(
+    a: Float[Tensor, "steps pooled"],
+    b: Float[Tensor, "steps pooled"],
+    above_semitones: Float[Tensor, " frames"],
+    correlation: Float[Tensor, " frames"],
+) -> Voices:
+    """Voices of two sounds whose partials these are (``pooled``).
+
+    They sound where more partials coincide at their intervals than at that of the whole, by which the second sound lies
+    above the first; ``correlation`` is how well partials agree there.
+    """
+    above, agrees = above_semitones[::POOLED], _agreement(correlation[::POOLED])
+    cost = INTERVAL_COST * (intervals() - (agrees * above)[:, None]).abs()
+    found: list[_Pair] = []
+    gain, scale = torch.zeros_like(above), None
+    while len(found) < VOICES:
+        worth = around(torch.cat([_best_of_intervals(*left) for left in _left_in_blocks(a, b, found)]))
+        scale = _typical(worth.amax(1)) if scale is None else scale
+        apart = best_way((worth / scale[:, None] - cost).numpy(), intervals().numpy()) - LARGEST_STEPS
+        middle, sounds = _best_pitches(a, b, found, apart, scale)
+        if not sounds.any():
+            break
+        first, second = _refined(a, b, *(middle + its for its in _halves(apart)))
+        pair = _Pair(first, second, sounds)
+        gain += _gain(a, b, found, pair, above * STEPS_A_SEMITONE)
+        found.append(pair)
+    return _voices(a, b, found, _mean_over(gain, LONG) > LEAST_GAIN).at(
+        (torch.arange(len(above_semitones)) / POOLED).floor()
+    )
+
+
+def _left_in_blocks(a: Partials, b: Partials, found: list[_Pair]) -> Iterator[tuple[Partials, Partials]]:
+    """Roots of the partials that belong to none of these voices, in blocks of frames."""
+    for start in range(0, a.shape[1], BLOCK):
+        part = slice(start, start + BLOCK)
+        first, second = a[:, part].float().sqrt(), b[:, part].float().sqrt()
+        for pair in found:
+            first = torch.where(_near(pair.first[part], len(a)) & pair.sounds[part], 0.0, first)
+            second = torch.where(_near(pair.second[part], len(b)) & pair.sounds[part], 0.0, second)
+        yield first, second
+
+
+def _near(pitch: Pitches, steps: int) -> Bool[Tensor, "steps frames"]:
+    """Where a pitch's harmonics are, and nothing else can be told apart from them."""
+    hz, tone_hz = (LOWEST_HZ * 2 ** (one / (12 * STEPS_A_SEMITONE)) for one in (torch.arange(steps)[:, None], pitch))
+    reach = (hz * (2 ** (CLEARED_SEMITONES / 12) - 1)).clamp_min(CLEARED_HZ)
+    return (hz - (hz / tone_hz).round().clamp(1, OWN_HARMONICS) * tone_hz).abs() <= reach
+
+
+def _best_of_intervals(a: Partials, b: Partials) -> Float[Tensor, "frames intervals"]:
+    """How well harmonics coincide at each interval, of the pitch that does best there."""
+    steps, best = len(a), []
+    a, b = (functional.pad(one, (0, 0, ROOM, ROOM)) for one in (a, b))
+    for apart in range(-LARGEST_STEPS, LARGEST_STEPS + 1):
+        in_a, in_b = (ROOM + its for its in _halves(apart))
+        best.append(_harmonic_sums(a[in_a : in_a + steps] * b[in_b : in_b + steps]).amax(0))
+    return torch.stack(best, dim=1)
+
+
+def _best_pitches(
+    a: Partials, b: Partials, found: list[_Pair], apart: Int[Tensor, " frames"], scale: Float[Tensor, " frames"]
+) -> tuple[Pitches, Bool[Tensor, " frames"]]:
+    """The pitches half way between both sounds whose harmonics coincide best at these intervals; and where they do."""
+    blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
+    sums = around(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
+    middle = best_way(sums.numpy(), (torch.arange(PITCHES) / STEPS_A_SEMITONE).numpy())
+    there, background = (_mean_over(one, LONG) for one in (sums.gather(1, middle[:, None])[:, 0], sums.mean(1)))
+    return middle.float(), there > torch.maximum(STANDS_OUT * background, torch.tensor(LEAST_STRENGTH))
+
+
+def _at_interval(a: Partials, b: Partials, apart: Int[Tensor, " frames"]) -> Float[Tensor, "frames pitches"]:
+    """How well harmonics coincide at each pitch half way between both, at one interval a frame."""
+    middle = torch.arange(len(a))[:, None].float()
+    in_a, in_b = (_at(one, middle + its) for one, its in zip((a, b), _halves(apart), strict=True))
+    return _harmonic_sums(in_a * in_b).mT
+
+
+def _halves(apart: Steps) -> tuple[Steps, Steps]:
+    """How many steps two pitches lie above the middle between them; the same for both sounds the other way round."""
+    return -(apart // 2), apart - apart // 2
+
+
+def _harmonic_sums(partials: Partials) -> Float[Tensor, "pitches frames"]:
+    """Of each pitch what there is at its harmonics."""
+    sums = partials[:PITCHES].clone()
+    for number in range(2, HARMONICS + 1):
+        first = round(_steps_above_fundamental(number))
+        its = partials[first : first + PITCHES]
+        sums[: len(its)].add_(its, alpha=number**-0.5)
+    return sums
+
+
+def _refined(a: Partials, b: Partials, first: Pitches, second: Pitches) -> tuple[Pitches, Pitches]:
+    """The pair of pitches near this one whose harmonics coincide best in all there is, between the steps."""
+    for size in (1.0, 0.5, 0.25):
+        pairs = [(first + up, second + its) for up, its in itertools.product((0.0, -size, size), repeat=2)]
+        worth = torch.stack([_coincidence(a, b, *pair) for pair in pairs])
+        worth[0] *= ENOUGH
+        best = worth.argmax(0, keepdim=True)
+        first, second = (torch.stack(one).gather(0, best)[0] for one in zip(*pairs, strict=True))
+    return first, second
+
+
+def _coincidence(a: Partials, b: Partials, first: Pitches, second: Pitches) -> Float[Tensor, " frames"]:
+    """How much there is at the harmonics of both pitches at once."""
+    numbers = torch.arange(1, HARMONICS + 1)[:, None]
+    above = 12 * STEPS_A_SEMITONE * numbers.log2()
+    return (numbers**-0.5 * (_at(a, first + above) * _at(b, second + above)).sqrt()).sum(0)
+
+
+def _gain(a: Partials, b: Partials, found: list[_Pair], pair: _Pair, whole: Pitches) -> Float[Tensor, " frames"]:
+    """How much better partials coincide where this pair sounds if it leaves the interval of the whole, in steps.
+
+    Relative to what coincides at that in typical frames; the mean of how either sound has it.
+    """
+    own, gained, there = pair.second - pair.first, [], []
+    for start, left in zip(range(0, a.shape[1], BLOCK), _left_in_blocks(a, b, found), strict=True):
+        part = slice(start, start + BLOCK)
+        steps = torch.arange(len(a))[:, None].float()
+        ways = ((*left, pair.first, 1), (*reversed(left), pair.second, -1))
+        at_whole = [one * _at(other, steps + sign * whole[part]) for one, other, _, sign in ways]
+        at_own = [one * _at(other, steps + sign * own[part]) for one, other, _, sign in ways]
+        near = [_near(pitch[part], len(a)) for _, _, pitch, _ in ways]
+        better = [(new - old) * its for new, old, its in zip(at_own, at_whole, near, strict=True)]
+        gained.append(torch.cat(better).sum(0))
+        there.append(torch.cat(at_whole).sum(0))
+    return torch.cat(gained) * pair.sounds / _typical(torch.cat(there))
+
+
+def _at(partials: Partials, steps: Float[Tensor, "places frames"]) -> Float[Tensor, "places frames"]:
+    """What is at these steps, or between two; beyond them is nothing."""
+    last = len(partials) - 1
+    left = steps.floor().clamp(0, last - 1).long()
+    below, above = (partials.gather(0, one).float() for one in (left, left + 1))
+    return torch.lerp(below, above, (steps - left).clamp(0, 1)) * ((steps >= 0) & (steps <= last))
+
+
+def _voices(a: Partials, b: Partials, found: list[_Pair], leaves: Bool[Tensor, " frames"]) -> Voices:
+    """Those of the pairs that sound where the interval of the whole is left."""
+    if not found or not leaves.any():
+        return Voices.none(2, len(leaves))
+    strength = torch.stack([_coincidence(a, b, pair.first, pair.second) * pair.sounds for pair in found])
+    strength = strength / _typical(strength.amax(0)) * leaves
+    kept = (strength > LEAST_STRENGTH).any(1)
+    pitches = torch.stack([torch.stack([pair.first, pair.second]) for pair in found], dim=1) / STEPS_A_SEMITONE
+    return Voices(pitches[:, kept], strength[kept])
+
+
+def _agreement(correlation: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+    """0 where much doesn't move as the whole does, 1 where nearly all does."""
+    return ((correlation - AGREES) / (AGREES_FULLY - AGREES)).clamp(0, 1)
+
+
+def _typical(values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+    """Means over seconds around each frame in which frames count by what they have, so that silence doesn't."""
+    return (_mean_over(values.square(), AROUND) / _mean_over(values, AROUND).clamp_min(1e-9)).clamp_min(1e-9)
+
+
+def _mean_over(values: Float[Tensor, " frames"], count: int) -> Float[Tensor, " frames"]:
+    return functional.avg_pool1d(values[None], count, 1, count // 2, count_include_pad=False)[0]
+
+
+def _steps_above_fundamental(number: int) -> float:
+    return 12 * STEPS_A_SEMITONE * math.log2(number)
