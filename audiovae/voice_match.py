@@ -44,10 +44,12 @@ AGREES, AGREES_FULLY = 0.7, 0.8
 higher, one interval is nearly enough, and others must make up for leaving that one."""
 STANDS_OUT = 3.0
 """So many times what pitches have on the average a voice's must have: in noise it is less than twice."""
-LEAST_GAIN = 0.1
+LEAST_GAIN = 0.2
 """So much more must coincide than does at the interval of the whole, if voices are to leave it."""
+SEVERAL = 1.5
+"""Voices at a time, at least: a single one moves as the whole does."""
 LONG = 21
-"""Pooled frames over which that is judged: half a second."""
+"""Pooled frames over which these are judged: half a second."""
 AROUND = 171
 """Pooled frames around one, four seconds, whose strongest voice others are compared with."""
 ENOUGH = 1.0005
@@ -209,11 +211,12 @@ def _at(partials: Partials, steps: Float[Tensor, "places frames"]) -> Float[Tens
 
 
 def _voices(a: Partials, b: Partials, found: list[_Pair], leaves: Bool[Tensor, " frames"]) -> Voices:
-    """Those of the pairs that sound where the interval of the whole is left."""
+    """Those of the pairs that sound where the interval of the whole is left, and not alone: one is the whole."""
     if not found or not leaves.any():
         return Voices.none(2, len(leaves))
     strength = torch.stack([_coincidence(a, b, pair.first, pair.second) * pair.sounds for pair in found])
-    strength = strength / _typical(strength.amax(0)) * leaves
+    several = _mean_over((strength > 0).sum(0).float(), LONG) > SEVERAL
+    strength = strength / _typical(strength.amax(0)) * (leaves & several)
     kept = (strength > LEAST_STRENGTH).any(1)
     pitches = torch.stack([torch.stack([pair.first, pair.second]) for pair in found], dim=1) / STEPS_A_SEMITONE
     return Voices(pitches[:, kept], strength[kept])
