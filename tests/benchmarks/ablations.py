@@ -37,7 +37,7 @@ HELD_OUT = ["held-out error of bands, dB", "held-out error of mels, dB"]
 HEADS = ["run", "what differs from the first", "steps", *HELD_OUT, "KL, nats a latent frame", "active"]
 CURVE_HEADS = ["error of bands in training, dB", HELD_OUT[0], "error of mels in training, dB", HELD_OUT[1]]
 MEASURES = ("log_mel_error_db", "zimtohrli_mos", "spectral_convergence_db")
-REAL = ("reconstructions", "in-betweens", "new sounds, mixture")
+REAL = ("reconstructions", "in-betweens", "new sounds, mixture", "new sounds, N(0, I)")
 SOUND_HEADS = [*(RECONSTRUCTION[name] for name in MEASURES), *(f"{kind}: FD-MFCC ↓" for kind in REAL)]
 
 
