@@ -80,7 +80,8 @@ def move_voices(
     shares, semitones = shares.to(spectrogram), semitones.to(spectrogram)
     mixed = torch.zeros_like(spectrogram)
     for share, its in zip(shares, semitones, strict=True):
-        mixed += transpose(share, its, config) * front_end.denormalise(transpose(spectrogram, its, config))
+        of_it, all_of_it = transpose(torch.stack([share.expand_as(spectrogram), spectrogram]), its, config)
+        mixed += of_it * front_end.denormalise(all_of_it)
     # What amplitudes can't hold, levels below zero, stays: where all move alike, they do as without voices.
     moved = as_whole + (front_end.normalise(mixed) - front_end.normalise(front_end.denormalise(as_whole)))
     return torch.where((semitones == 0).all(0), spectrogram, moved)
