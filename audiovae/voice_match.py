@@ -69,7 +69,6 @@ class _Pair:
 
 def pooled(partials: Partials) -> Float[Tensor, "steps pooled"]:
     """What voices are found in: means of ``POOLED`` frames, in half precision, since they are kept."""
-
     return functional.avg_pool1d(partials, POOLED, POOLED, ceil_mode=True).half()
 
 
