@@ -6,7 +6,6 @@ amplitudes") does with one sound.
 """
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,8 +29,9 @@ POOLED = 2
 """Frames that are looked at together."""
 BLOCK = 256
 """Of these at a time."""
-HARMONICS = 10
-"""Harmonics that tell of a pitch, the n-th counting n ** -0.5."""
+HARMONICS = torch.arange(1.0, 11.0)
+HARMONIC_STEPS, HARMONIC_WEIGHTS = 12 * STEPS_A_SEMITONE * HARMONICS.log2(), HARMONICS**-0.5
+"""Harmonics that tell of a pitch: how far above it they are, and how much they count."""
 PITCHES = 5 * 12 * STEPS_A_SEMITONE
 """Pitches that are tried: five octaves from ``LOWEST_HZ`` on."""
 ROOM = LARGEST_STEPS // 2
@@ -48,9 +48,9 @@ LEAST_GAIN = 0.2
 """So much more must coincide than does at the interval of the whole, if voices are to leave it."""
 SEVERAL = 1.5
 """Voices at a time, at least: a single one moves as the whole does."""
-LONG = 21
+JUDGED_FRAMES = 21
 """Pooled frames over which these are judged: half a second."""
-AROUND = 171
+NEAR_FRAMES = 171
 """Pooled frames around one, four seconds, whose strongest voice others are compared with."""
 ENOUGH = 1.0005
 """So much better a pair of pitches must be than the one before, lest they wander where nothing sounds."""
@@ -98,7 +98,7 @@ def find_voices(
         pair = _Pair(first, second, sounds)
         gain += _gain(a, b, found, pair, above * STEPS_A_SEMITONE)
         found.append(pair)
-    return _voices(a, b, found, _mean_over(gain, LONG) > LEAST_GAIN).at(
+    return _voices(a, b, found, _mean_over(gain, JUDGED_FRAMES) > LEAST_GAIN).at(
         (torch.arange(len(above_semitones)) / POOLED).floor()
     )
 
@@ -138,7 +138,9 @@ def _best_pitches(
     blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
     sums = around(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
     middle = best_way(sums.numpy(), (torch.arange(PITCHES) / STEPS_A_SEMITONE).numpy())
-    there, background = (_mean_over(one, LONG) for one in (sums.gather(1, middle[:, None])[:, 0], sums.mean(1)))
+    there, background = (
+        _mean_over(one, JUDGED_FRAMES) for one in (sums.gather(1, middle[:, None])[:, 0], sums.mean(1))
+    )
     return middle.float(), there > torch.maximum(STANDS_OUT * background, torch.tensor(LEAST_STRENGTH))
 
 
@@ -157,10 +159,9 @@ def _halves(apart: Steps) -> tuple[Steps, Steps]:
 def _harmonic_sums(partials: Partials) -> Float[Tensor, "pitches frames"]:
     """Of each pitch what there is at its harmonics."""
     sums = partials[:PITCHES].clone()
-    for number in range(2, HARMONICS + 1):
-        first = round(_steps_above_fundamental(number))
+    for first, weight in zip(HARMONIC_STEPS[1:].round().long().tolist(), HARMONIC_WEIGHTS[1:].tolist(), strict=True):
         its = partials[first : first + PITCHES]
-        sums[: len(its)].add_(its, alpha=number**-0.5)
+        sums[: len(its)].add_(its, alpha=weight)
     return sums
 
 
@@ -177,9 +178,8 @@ def _refined(a: Partials, b: Partials, first: Pitches, second: Pitches) -> tuple
 
 def _coincidence(a: Partials, b: Partials, first: Pitches, second: Pitches) -> Float[Tensor, " frames"]:
     """How much there is at the harmonics of both pitches at once."""
-    numbers = torch.arange(1, HARMONICS + 1)[:, None]
-    above = 12 * STEPS_A_SEMITONE * numbers.log2()
-    return (numbers**-0.5 * (_at(a, first + above) * _at(b, second + above)).sqrt()).sum(0)
+    above = HARMONIC_STEPS[:, None]
+    return (HARMONIC_WEIGHTS[:, None] * (_at(a, first + above) * _at(b, second + above)).sqrt()).sum(0)
 
 
 def _gain(a: Partials, b: Partials, found: list[_Pair], pair: _Pair, whole: Pitches) -> Float[Tensor, " frames"]:
@@ -214,7 +214,7 @@ def _voices(a: Partials, b: Partials, found: list[_Pair], leaves: Bool[Tensor, "
     if not found or not leaves.any():
         return Voices.none(2, len(leaves))
     strength = torch.stack([_coincidence(a, b, pair.first, pair.second) * pair.sounds for pair in found])
-    several = _mean_over((strength > 0).sum(0).float(), LONG) > SEVERAL
+    several = _mean_over((strength > 0).sum(0).float(), JUDGED_FRAMES) > SEVERAL
     strength = strength / _typical(strength.amax(0)) * (leaves & several)
     kept = (strength > LEAST_STRENGTH).any(1)
     pitches = torch.stack([torch.stack([pair.first, pair.second]) for pair in found], dim=1) / STEPS_A_SEMITONE
@@ -228,12 +228,8 @@ def _agreement(correlation: Float[Tensor, " frames"]) -> Float[Tensor, " frames"
 
 def _typical(values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
     """Means over seconds around each frame in which frames count by what they have, so that silence doesn't."""
-    return (_mean_over(values.square(), AROUND) / _mean_over(values, AROUND).clamp_min(1e-9)).clamp_min(1e-9)
+    return (_mean_over(values.square(), NEAR_FRAMES) / _mean_over(values, NEAR_FRAMES).clamp_min(1e-9)).clamp_min(1e-9)
 
 
 def _mean_over(values: Float[Tensor, " frames"], count: int) -> Float[Tensor, " frames"]:
     return functional.avg_pool1d(values[None], count, 1, count // 2, count_include_pad=False)[0]
-
-
-def _steps_above_fundamental(number: int) -> float:
-    return 12 * STEPS_A_SEMITONE * math.log2(number)

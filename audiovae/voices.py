@@ -31,7 +31,7 @@ class Voices:
     pitches: Float[Tensor, "recordings voices frames"]
     """In semitones above ``LOWEST_HZ``, or below."""
     strength: Float[Tensor, "voices frames"]
-    """Relative to the strongest voice's mean over time; 0 where it isn't there."""
+    """Relative to what the strongest one has in the seconds around; 0 where a voice isn't there."""
 
     @classmethod
     def none(cls, recordings: int, frames: int) -> "Voices":

@@ -223,31 +223,46 @@ def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec:
         "hard switch": torch.stack([hard_switch(*ends, weight) for weight in WEIGHTS]),
         "transport, frame by frame": torch.stack([transport(*ends, weight) for weight in WEIGHTS]),
         "by way of a third sound": torch.stack([by_way_of(third, *ends, weight) for weight in WEIGHTS]),
-        "aligned bands, no model": _aligned_bands(sounds[0], sounds[-1], codec),
-        "aligned bands, one interval": _aligned_bands(sounds[0], sounds[-1], codec, one_interval=True),
-    }
+    } | _aligned_bands(sounds[0], sounds[-1], codec)
 
 
-def _aligned_bands(
-    a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec, *, one_interval: bool = False
-) -> SoundPath:
-    """What aligning notes does alone: true bands, brought to the pitch and time between, averaged, inverted."""
-    first, last = (codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b))
-    config = codec.config.spectrogram
-    times = common_times(best_lags(onset_strength([first]), onset_strength([last]))[None])
-    compared = PitchComparison(config)
-    compared.add(read(first, times[0]), read(last, times[1]))
+def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> dict[str, SoundPath]:
+    """What aligning notes does alone: true bands, brought to the pitch and time between, averaged, inverted.
+
+    And what is left of it if all of a spectrum moves by one interval.
+    """
+    ends = [codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b)]
+    times = common_times(best_lags(*(onset_strength([end]) for end in ends))[None])
+    compared = PitchComparison(codec.config.spectrogram)
+    compared.add(*(read(end, its) for end, its in zip(ends, times, strict=True)))
     interval = compared.above_semitones()
-    voices = Voices.none(2, len(interval)) if one_interval else compared.voices(interval)
-    between = []
+    voices = compared.voices(interval)
+    in_one = _bands_between(ends, times, interval, Voices.none(2, len(interval)), codec)
+    own = _bands_between(ends, times, interval, voices, codec) if len(voices.strength) else in_one
+    return {"aligned bands, no model": own, "aligned bands, one interval": in_one}
+
+
+def _bands_between(
+    ends: Sequence[Float[Tensor, "n_bands frames"]],
+    times: Float[Tensor, "2 frames"],
+    interval: Float[Tensor, " frames"],
+    voices: Voices,
+    codec: Codec,
+) -> SoundPath:
+    """Magnitudes of the path between spectrograms whose notes belong together so."""
+    config, between = codec.config.spectrogram, []
     for weight in WEIGHTS:
         places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
-        ends = (read(end, read(of_end, places)) for end, of_end in zip((first, last), times, strict=True))
-        its = voices.at(places)
-        apart = torch.cat([read(interval, places)[None], its.pitches[1] - its.pitches[0]])
+        there = voices.at(places)
+        apart = torch.cat([read(interval, places)[None], there.pitches[1] - there.pitches[0]])
         moved = [
-            move_voices(end, voice_shares(pitches, its.strength, config), part * apart, codec.spectrogram)
-            for end, pitches, part in zip(ends, its.pitches, (weight, weight - 1), strict=True)
+            move_voices(
+                read(end, read(its, places)),
+                voice_shares(pitches, there.strength, config),
+                part * apart,
+                codec.spectrogram,
+            )
+            for end, its, pitches, part in zip(ends, times, there.pitches, (weight, weight - 1), strict=True)
         ]
         between.append(torch.lerp(moved[0], moved[1], weight))
     return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
