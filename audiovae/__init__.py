@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from audiovae.config import Config
     from audiovae.errors import InputError
     from audiovae.generation import generate
-    from audiovae.interpolation import interpolate
+    from audiovae.interpolation import Morph, interpolate
     from audiovae.latents import Latents
 
     __version__: str
@@ -26,9 +26,21 @@ _HOMES = {
     "generate": "generation",
     "interpolate": "interpolation",
     "Latents": "latents",
+    "Morph": "interpolation",
 }
 
-__all__ = ["Audio", "Codec", "Config", "InputError", "Latents", "__version__", "generate", "interpolate", "load"]
+__all__ = [
+    "Audio",
+    "Codec",
+    "Config",
+    "InputError",
+    "Latents",
+    "Morph",
+    "__version__",
+    "generate",
+    "interpolate",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The loops of bands and phases that a CPU spends its time in, compiled by numba to stay in its cache.
+"""The loops of bands, phases and partials that a CPU spends its time in, compiled by numba to stay in its cache.
 
 Arrays are float32 and contiguous along the last axis. Rows are taken out before the inner loops: a compiler that knows
 where a row begins and ends can use the CPU's vector units on it.
@@ -263,3 +263,22 @@ def integrate_phase(magnitude, log_magnitude, before, advance, along_scale, phas
         for k in range(bins):
             turns = start[peak[k]] + along[k]
             before[k] = turns - np.floor(turns)
+
+
+@_compiled
+@no_type_check
+def greatest_harmonic_sums(partials, pitches, above, weights, greatest):
+    """Raises ``greatest [frames]`` to the weighted sum of the harmonics in ``partials [steps, frames]`` of any pitch.
+
+    The first so many steps are pitches, and harmonics are ``above`` them; beyond the last step is nothing.
+    """
+    total = np.empty(partials.shape[1], np.float32)
+    for pitch in range(pitches):
+        total[:] = 0
+        for h in range(len(above)):
+            if pitch + above[h] < len(partials):
+                row, weight = partials[pitch + above[h]], weights[h]
+                for i in range(len(total)):
+                    total[i] += weight * row[i]
+        for i in range(len(total)):
+            greatest[i] = max(greatest[i], total[i])

@@ -8,13 +8,11 @@ the latents.
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.alignment import (
@@ -28,6 +26,7 @@ from audiovae.alignment import (
 )
 from audiovae.codec import Codec, load
 from audiovae.config import Config
+from audiovae.curve import Curve
 from audiovae.errors import InputError
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape, between, mix
@@ -61,117 +60,6 @@ def interpolate(
     return replace(mixed, source=f"interpolate({a.source}, {b.source}, weight={weight:g}{_options(path, fit, align)})")
 
 
-def blend(
-    latents: Sequence[Latents],
-    weights: Sequence[Number],
-    *,
-    path: PathShape = "normalised",
-    fit: Fit = "stretch",
-    align: Align = "both",
-    codec: Codec | None = None,
-) -> Latents:
-    """A mix of any number of recordings, by weights that are normalised to sum 1.
-
-    ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
-    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0.
-    Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
-    """
-    return next(blends(latents, [weights], path=path, fit=fit, align=align, codec=codec))
-
-
-def blends(
-    latents: Sequence[Latents],
-    weights: Sequence[Sequence[Number]],
-    *,
-    path: PathShape = "normalised",
-    fit: Fit = "stretch",
-    align: Align = "both",
-    codec: Codec | None = None,
-) -> Iterator[Latents]:
-    """``blend`` by each of the weights: the steps of a path; notes are compared once for each set of recordings."""
-    _refuse_unknown(path, fit, align)
-    codec, matched, notes = _codec_of(latents, codec, align), None, None
-    for shares in (_normalised(one, len(latents)) for one in weights):
-        aligned = to_one_time_axis(latents, shares, fit=fit, config=_config_of(codec))
-        used = [index for index, share in enumerate(shares) if share != 0]
-        means, used_shares = aligned.means[used], [shares[index] for index in used]
-        if codec and align != "none" and len(used) > 1:
-            if matched is None or matched[0] != used:
-                matched, notes = (used, _match(latents, used, fit, align, codec)), None
-            if notes is None or not _same(notes.means, means):
-                notes = _alignment(codec, means, matched[1], aligned)
-            means = notes.at(torch.tensor(used_shares)[:, None].expand(-1, means.shape[-1]))
-        made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(latents, shares, strict=True))
-        yield Latents(
-            mean=mix(means, used_shares, path),
-            logvar=None,
-            source=f"blend({made_of}{_options(path, fit, align)})",
-            sample_rate=aligned.sample_rate,
-            samples=aligned.samples,
-            level_db=mix_level_db([one.level_db for one in latents], shares),
-            checkpoint=latents[0].checkpoint,
-        )
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Weight over time: straight between breakpoints, constant before the first and after the last.
-
-    Times are shares of the result's duration, 0 to 1, or seconds; weights are 0 to 1.
-    Raises InputError that names the curve and the reason.
-    """
-
-    times: tuple[Number, ...]
-    weights: tuple[Number, ...]
-    in_seconds: bool = False
-
-    def __post_init__(self) -> None:
-        unit_end = math.inf if self.in_seconds else 1
-        if not self.times or len(self.times) != len(self.weights):
-            raise InputError(f"curve {self}: wants one weight for each time, and at least one")
-        if not all(math.isfinite(time) and 0 <= time <= unit_end for time in self.times):
-            unit = "seconds from 0 on" if self.in_seconds else "shares from 0 to 1 (write 2.5s for seconds)"
-            raise InputError(f"curve {self}: times must be {unit}")
-        if any(late <= early for early, late in zip(self.times, self.times[1:], strict=False)):
-            raise InputError(f"curve {self}: times must increase")
-        if not all(0 <= weight <= 1 for weight in self.weights):
-            raise InputError(f"curve {self}: weights must be 0 to 1")
-
-    def __str__(self) -> str:
-        unit = "s" if self.in_seconds else ""
-        return ",".join(f"{time:g}{unit}:{weight:g}" for time, weight in zip(self.times, self.weights, strict=False))
-
-    @classmethod
-    def parse(cls, text: str) -> "Curve":
-        """Reads ``time:weight,time:weight``, as in "0:0,1:1" (shares) or "0s:0,2.5s:1" (seconds)."""
-        times, weights, units = [], [], set()
-        for point in text.split(","):
-            time, _, weight = point.strip().partition(":")
-            units.add(time.strip().endswith("s"))
-            try:
-                times.append(float(time.strip().removesuffix("s")))
-                weights.append(float(weight))
-            except ValueError as error:
-                raise InputError(f"curve {text}: {point.strip()!r} is not time:weight, as in 0:0,1:1") from error
-        if len(units) > 1:
-            raise InputError(f"curve {text}: times must be all shares or all seconds")
-        return cls(tuple(times), tuple(weights), in_seconds=units.pop())
-
-    def weights_at(
-        self, shares: Float[Tensor, " positions"], *, duration_seconds: float
-    ) -> Float[Tensor, " positions"]:
-        """Weights at shares, 0 to 1, of a sound of this duration."""
-        times = shares * duration_seconds if self.in_seconds else shares
-        return torch.from_numpy(np.interp(times.numpy(), self.times, self.weights))
-
-    def mean_weight(self, duration_seconds: float) -> float:
-        """The weight's mean over a sound of this duration."""
-        unit = duration_seconds if self.in_seconds else 1.0
-        corners = {time / unit for time in self.times if 0 < time < unit}
-        shares = torch.tensor(sorted({0.0, 1.0} | corners), dtype=torch.float64)
-        return float(torch.trapezoid(self.weights_at(shares, duration_seconds=duration_seconds), shares))
-
-
 def interpolate_curve(
     a: Latents,
     b: Latents,
@@ -188,29 +76,117 @@ def interpolate_curve(
     are those of the curve's mean weight, for a curve in seconds over the longer recording: one sound has one
     level, so where the two differ it doesn't follow the curve. Raises InputError like ``interpolate``.
     """
-    mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
-    shares = [1.0 - mean_weight, mean_weight]
-    _refuse_unknown(path, fit, align)
-    codec = _codec_of([a, b], codec, align)
-    aligned = to_one_time_axis([a, b], shares, fit=fit, config=_config_of(codec))
-    means = aligned.means
-    positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
-    duration_seconds = aligned.duration_seconds
-    if curve.in_seconds and curve.times[-1] > duration_seconds:
-        logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
-    weights = curve.weights_at(positions, duration_seconds=duration_seconds)
-    if codec and align != "none":
-        match = _match([a, b], [0, 1], fit, align, codec)
-        means = _alignment(codec, means, match, aligned).at(torch.stack([1 - weights, weights]))
-    return Latents(
-        mean=between(means[0], means[1], weights, path),
-        logvar=None,
-        source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, fit, align)})",
-        sample_rate=aligned.sample_rate,
-        samples=aligned.samples,
-        level_db=level_over_time_db([a.level_db, b.level_db], shares),
-        checkpoint=a.checkpoint,
-    )
+    return Morph([a, b], fit=fit, align=align, codec=codec).along(curve, path=path)
+
+
+def blend(
+    latents: Sequence[Latents],
+    weights: Sequence[Number],
+    *,
+    path: PathShape = "normalised",
+    fit: Fit = "stretch",
+    align: Align = "both",
+    codec: Codec | None = None,
+) -> Latents:
+    """A mix of any number of recordings, by weights that are normalised to sum 1.
+
+    ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
+    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0.
+    Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
+    """
+    return Morph(latents, fit=fit, align=align, codec=codec).at(weights, path=path)
+
+
+class Morph:
+    """Recordings that many sounds are made of, the steps of a path or the places of a slider: compared only once.
+
+    Options and errors are those of ``blend``, and each sound is what it makes.
+    """
+
+    def __init__(
+        self,
+        latents: Sequence[Latents],
+        *,
+        fit: Fit = "stretch",
+        align: Align = "both",
+        codec: Codec | None = None,
+    ) -> None:
+        _refuse_unknown("fit", fit, Fit)
+        _refuse_unknown("align", align, Align)
+        self.latents = list(latents)
+        self._fit: Fit = fit
+        self._align: Align = align
+        self._codec = _codec_of(latents, codec, align)
+        self._matched: tuple[list[int], NoteMatch] | None = None
+        """The recordings whose notes are matched, and how."""
+        self._notes: NoteAlignment | None = None
+        self._last: tuple[list[float], Aligned, Means] | None = None
+        """What the last shares made of the recordings: the same for every shape of path."""
+
+    def at(self, weights: Sequence[Number], *, path: PathShape = "normalised") -> Latents:
+        """The mix by these weights, one of each recording, which are normalised to sum 1."""
+        _refuse_unknown("path", path, PathShape)
+        shares = _normalised(weights, len(self.latents))
+        if self._last is None or self._last[0] != shares:
+            self._last = shares, *self._brought_together(shares)
+        _, aligned, means = self._last
+        made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(self.latents, shares, strict=True))
+        return Latents(
+            mean=mix(means, [share for share in shares if share != 0], path),
+            logvar=None,
+            source=f"blend({made_of}{_options(path, self._fit, self._align)})",
+            sample_rate=aligned.sample_rate,
+            samples=aligned.samples,
+            level_db=mix_level_db([one.level_db for one in self.latents], shares),
+            checkpoint=self.latents[0].checkpoint,
+        )
+
+    def along(self, curve: Curve, *, path: PathShape = "normalised") -> Latents:
+        """The sound that moves from the first to the second recording as the curve says (``interpolate_curve``)."""
+        _refuse_unknown("path", path, PathShape)
+        a, b = self.latents
+        mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
+        shares = [1.0 - mean_weight, mean_weight]
+        aligned = to_one_time_axis([a, b], shares, fit=self._fit, config=_config_of(self._codec))
+        means, duration_seconds = aligned.means, aligned.duration_seconds
+        if curve.in_seconds and curve.times[-1] > duration_seconds:
+            logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
+        positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
+        weights = curve.weights_at(positions, duration_seconds=duration_seconds)
+        if self._codec and self._align != "none":
+            means = self._notes_of([0, 1], aligned, self._codec, self._align).at(torch.stack([1 - weights, weights]))
+        return Latents(
+            mean=between(means[0], means[1], weights, path),
+            logvar=None,
+            source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, self._fit, self._align)})",
+            sample_rate=aligned.sample_rate,
+            samples=aligned.samples,
+            level_db=level_over_time_db([a.level_db, b.level_db], shares),
+            checkpoint=a.checkpoint,
+        )
+
+    def _brought_together(self, shares: list[float]) -> tuple[Aligned, Means]:
+        """The time axis between the recordings, and those that have a share, ready to be mixed."""
+        aligned = to_one_time_axis(self.latents, shares, fit=self._fit, config=_config_of(self._codec))
+        used = [index for index, share in enumerate(shares) if share != 0]
+        means = aligned.means[used]
+        if self._codec and self._align != "none" and len(used) > 1:
+            weights = torch.tensor([shares[index] for index in used])[:, None].expand(-1, means.shape[-1])
+            means = self._notes_of(used, aligned, self._codec, self._align).at(weights)
+        return aligned, means
+
+    def _notes_of(self, used: list[int], aligned: Aligned, codec: Codec, by: MatchBy) -> NoteAlignment:
+        """Of those used, as they lie on this time axis; each step of a path matches the same notes."""
+        means = aligned.means[used]
+        if self._matched is None or self._matched[0] != used:
+            at_mean_length = [1 / len(used) if index in used else 0.0 for index in range(len(self.latents))]
+            halfway = to_one_time_axis(self.latents, at_mean_length, fit=self._fit, config=codec.config)
+            match = match_notes(codec, halfway.means[used], seconds=halfway.duration_seconds, by=by)
+            self._matched, self._notes = (used, match), None
+        if self._notes is None or not _same(self._notes.means, means):
+            frames = codec.config.model.time_stride * means.shape[-1]
+            self._notes = NoteAlignment(codec, means, self._matched[1].stretched(frames, aligned.duration_seconds))
+        return self._notes
 
 
 def steps(count: int) -> list[float]:
@@ -237,10 +213,9 @@ def _options(path: PathShape, fit: Fit, align: Align) -> str:
     return "".join(f", {name}={value}" for name, (value, usual) in chosen.items() if value != usual)
 
 
-def _refuse_unknown(path: str, fit: str, align: str) -> None:
-    for name, value, choices in (("path", path, PathShape), ("fit", fit, Fit), ("align", align, Align)):
-        if value not in get_args(choices):
-            raise InputError(f"{name} {value}: must be one of {', '.join(get_args(choices))}")
+def _refuse_unknown(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise InputError(f"{name} {value}: must be one of {', '.join(get_args(choices))}")
 
 
 def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> Codec | None:
@@ -254,18 +229,6 @@ def _codec_of(latents: Sequence[Latents], codec: Codec | None, align: Align) -> 
                 f"bundled one, is {codec.fingerprint} ({codec.checkpoint.source})"
             )
     return codec
-
-
-def _match(latents: Sequence[Latents], used: Sequence[int], fit: Fit, align: MatchBy, codec: Codec) -> NoteMatch:
-    """Of those used, at the mean of their lengths: each step of a path matches the same notes."""
-    shares = [1 / len(used) if index in used else 0.0 for index in range(len(latents))]
-    aligned = to_one_time_axis(latents, shares, fit=fit, config=codec.config)
-    return match_notes(codec, aligned.means[used], seconds=aligned.duration_seconds, by=align)
-
-
-def _alignment(codec: Codec, means: Means, match: NoteMatch, aligned: Aligned) -> NoteAlignment:
-    frames = codec.config.model.time_stride * means.shape[-1]
-    return NoteAlignment(codec, means, match.stretched(frames, aligned.duration_seconds))
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

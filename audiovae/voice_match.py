@@ -27,8 +27,8 @@ VOICES = 4
 """At most; more are hardly told apart, by bands or by ears."""
 POOLED = 2
 """Frames that are looked at together."""
-BLOCK = 256
-"""Of these at a time."""
+BLOCK, VECTOR_FRAMES = 256, 32
+"""Of these at a time; and what a CPU's vector units take in a loop."""
 HARMONICS = torch.arange(1.0, 11.0)
 HARMONIC_STEPS, HARMONIC_WEIGHTS = 12 * STEPS_A_SEMITONE * HARMONICS.log2(), HARMONICS**-0.5
 """Harmonics that tell of a pitch: how far above it they are, and how much they count."""
@@ -123,12 +123,18 @@ def _near(pitch: Pitches, steps: int) -> Bool[Tensor, "steps frames"]:
 
 def _best_of_intervals(a: Partials, b: Partials) -> Float[Tensor, "frames intervals"]:
     """How well harmonics coincide at each interval, of the pitch that does best there."""
-    steps, best = len(a), []
-    a, b = (functional.pad(one, (0, 0, ROOM, ROOM)) for one in (a, b))
-    for apart in range(-LARGEST_STEPS, LARGEST_STEPS + 1):
+    from audiovae import compiled  # numba is slow to import
+
+    steps, frames = a.shape
+    # Loops over whole vectors are twice as fast.
+    a, b = (functional.pad(one, (0, -frames % VECTOR_FRAMES, ROOM, ROOM)) for one in (a, b))
+    best = torch.zeros(2 * LARGEST_STEPS + 1, a.shape[1])
+    above, weights = HARMONIC_STEPS.round().long().numpy(), HARMONIC_WEIGHTS.numpy()
+    for apart, greatest in enumerate(best.numpy(), start=-LARGEST_STEPS):
         in_a, in_b = (ROOM + its for its in _halves(apart))
-        best.append(_harmonic_sums(a[in_a : in_a + steps] * b[in_b : in_b + steps]).amax(0))
-    return torch.stack(best, dim=1)
+        product = a[in_a : in_a + steps] * b[in_b : in_b + steps]
+        compiled.greatest_harmonic_sums(product.numpy(), PITCHES, above, weights, greatest)
+    return best[:, :frames].mT.contiguous()
 
 
 def _best_pitches(

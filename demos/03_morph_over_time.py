@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 import audiovae
-from audiovae.interpolation import Curve, interpolate_curve
+from audiovae.curve import Curve
+from audiovae.interpolation import interpolate_curve
 from audiovae.plots import path_picture
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"

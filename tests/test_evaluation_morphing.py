@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from audiovae.evaluation.in_betweens import PHRASE_PAIRS
-from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.evaluation.log_mel import log_mel_db, stft_magnitude
 from audiovae.evaluation.morphing import (
+    TruePath,
     crossfade_residual,
     db_average,
     db_residual,
     descriptor_nonlinearity,
-    endpoint_error_db,
     hard_switch,
     onset_contrast,
     second_pitch_salience,
     step_variation,
-    truth_relative_error,
 )
 from audiovae.evaluation.tones import PHRASE_SECONDS, SECONDS, Tone, chord_pairs, phrase_pairs, tone_pairs
 
@@ -54,21 +53,22 @@ def test_truth_relative_error_is_0_for_the_truth_1_for_the_db_average_and_more_f
     paths: list[dict[str, Tensor]],
 ) -> None:
     for path in paths:
-        assert truth_relative_error(path["truth"], path["truth"], RATE) == 0
-        assert truth_relative_error(path["db"], path["truth"], RATE) == 1
-        assert truth_relative_error(path["mix"], path["truth"], RATE) > 1
-        assert truth_relative_error(path["switch"], path["truth"], RATE) > 1
+        truth = TruePath(path["truth"], RATE)
+        assert truth.relative_error(log_mel_db(path["truth"], RATE)) == 0
+        assert truth.relative_error(log_mel_db(path["db"], RATE)) == 1
+        assert truth.relative_error(log_mel_db(path["mix"], RATE)) > 1
+        assert truth.relative_error(log_mel_db(path["switch"], RATE)) > 1
 
 
 def test_crossfades_are_explained_by_their_ends_and_the_truth_is_not(paths: list[dict[str, Tensor]]) -> None:
     for path in paths:
         assert crossfade_residual(path["switch"]) == pytest.approx(0, abs=1e-6)
-        assert db_residual(path["switch"], RATE) == pytest.approx(0, abs=1e-4)
+        assert db_residual(log_mel_db(path["switch"], RATE)) == pytest.approx(0, abs=1e-4)
         assert crossfade_residual(path["mix"]) < 0.15
         assert crossfade_residual(path["truth"]) > 0.85
-        assert db_residual(path["truth"], RATE) > 0.7
+        assert db_residual(log_mel_db(path["truth"], RATE)) > 0.7
     # In dB, the average is the crossfade.
-    assert mean([db_residual(path["db"], RATE) for path in paths]) < 0.35
+    assert mean([db_residual(log_mel_db(path["db"], RATE)) for path in paths]) < 0.35
 
 
 def test_a_residual_can_not_be_explained_by_negative_shares() -> None:
@@ -87,8 +87,8 @@ def test_a_mix_holds_two_pitches_and_a_tone_one(paths: list[dict[str, Tensor]]) 
 
 def test_a_switch_is_uneven_and_even_steps_are_even(paths: list[dict[str, Tensor]]) -> None:
     for path in paths:
-        assert step_variation(path["switch"], RATE) == pytest.approx(7**0.5, abs=1e-4)  # one step of eight
-        assert step_variation(path["truth"], RATE) < 0.35
+        assert step_variation(log_mel_db(path["switch"], RATE)) == pytest.approx(7**0.5, abs=1e-4)  # one step of eight
+        assert step_variation(log_mel_db(path["truth"], RATE)) < 0.35
 
 
 def test_descriptors_of_the_truth_stay_near_the_line_and_those_of_a_third_sound_do_not() -> None:
@@ -101,8 +101,9 @@ def test_descriptors_of_the_truth_stay_near_the_line_and_those_of_a_third_sound_
 
 def test_endpoint_error_is_of_the_ends_alone(paths: list[dict[str, Tensor]]) -> None:
     for path in paths:
-        assert endpoint_error_db(path["mix"], path["truth"], RATE) == 0
-        assert endpoint_error_db(path["mix"].flip(0), path["truth"], RATE) > 3
+        truth = TruePath(path["truth"], RATE)
+        assert truth.endpoint_error_db(log_mel_db(path["mix"], RATE)) == 0
+        assert truth.endpoint_error_db(log_mel_db(path["mix"].flip(0), RATE)) > 3
 
 
 def test_tones_lie_between_their_ends() -> None:
@@ -126,7 +127,7 @@ def test_two_rhythms_at_once_have_less_contrast_than_one() -> None:
     found: dict[str, list[float]] = {}
     for pair in phrase_pairs(PAIRS):
         for name, path in magnitudes(*pair).items():
-            found.setdefault(name, []).append(onset_contrast(path, RATE))
+            found.setdefault(name, []).append(onset_contrast(log_mel_db(path, RATE)))
     assert mean(found["truth"]) == pytest.approx(1, abs=0.1)
     assert mean(found["db"]) < 0.7
 

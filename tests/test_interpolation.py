@@ -7,8 +7,9 @@ import torch
 
 from audiovae import interpolation
 from audiovae.config import Config
+from audiovae.curve import Curve
 from audiovae.errors import InputError
-from audiovae.interpolation import Curve, steps
+from audiovae.interpolation import steps
 from audiovae.latents import Latents, count_latent_frames
 from audiovae.mixing import PathShape
 

@@ -11,14 +11,16 @@ from audiovae import interpolation, note_alignment, note_match
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.config import SpectrogramConfig
+from audiovae.curve import Curve
 from audiovae.errors import InputError
-from audiovae.evaluation.log_mel import stft_magnitude
-from audiovae.evaluation.morphing import onset_contrast, second_pitch_salience, truth_relative_error
+from audiovae.evaluation.log_mel import log_mel_db, stft_magnitude
+from audiovae.evaluation.morphing import TruePath, onset_contrast, second_pitch_salience
 from audiovae.evaluation.tones import Phrase, Tone, chord_pairs
-from audiovae.interpolation import Curve, blend, blends, interpolate, interpolate_curve
+from audiovae.interpolation import Morph, blend, interpolate, interpolate_curve
 from audiovae.interval import best_intervals, matches, partials
 from audiovae.lag import onset_strength
 from audiovae.latents import Latents
+from audiovae.mixing import PathShape
 from audiovae.note_alignment import NoteAlignment
 from audiovae.note_match import NoteMatch, match_notes
 from audiovae.retiming import read
@@ -73,9 +75,10 @@ def test_between_two_chords_lies_one_chord(codec: Codec) -> None:
         truth = torch.cat([stft_magnitude(one) for one in sounds])
         a, b = (codec.encode(Audio(sounds[place], RATE, source="chord")) for place in (0, -1))
         for align in ("both", "none"):
-            steps = blends([a, b], [[1 - weight, weight] for weight in weights], align=align, codec=codec)
+            morph = Morph([a, b], align=align, codec=codec)
+            steps = [morph.at([1 - weight, weight]) for weight in weights]
             made = torch.cat([codec.spectrogram.magnitude(codec.spectrogram_of(one)) for one in steps])
-            errors[align].append(truth_relative_error(made[..., : truth.shape[-1]], truth, RATE))
+            errors[align].append(TruePath(truth, RATE).relative_error(log_mel_db(made[..., : truth.shape[-1]], RATE)))
     assert mean(errors["both"]) < 0.7 * mean(errors["none"]), errors
 
 
@@ -119,8 +122,8 @@ def test_moved_notes_are_nearer_to_the_truth_than_two_rhythms_at_once(codec: Cod
     for align in ("both", "pitch"):
         steps = [interpolate(a, b, weight=weight, align=align, codec=codec) for weight in weights]
         made = torch.cat([codec.spectrogram.magnitude(codec.spectrogram_of(one)) for one in steps])
-        error[align] = truth_relative_error(made[..., : truth.shape[-1]], truth, RATE)
-        contrast[align] = onset_contrast(made, RATE)
+        error[align] = TruePath(truth, RATE).relative_error(log_mel_db(made[..., : truth.shape[-1]], RATE))
+        contrast[align] = onset_contrast(log_mel_db(made, RATE))
     assert error["both"] < 0.4 and error["pitch"] > 1.5 * error["both"]
     assert contrast["both"] > 0.8 > contrast["pitch"]
 
@@ -271,7 +274,7 @@ def test_a_path_between_lengths_has_no_jumps(codec: Codec) -> None:
     short = Audio(Audio.load(EXAMPLES / "guitar.flac").waveform[:, : int(4.2 * RATE)], RATE, source="short")
     a, b = codec.encode(EXAMPLES / "piano_bach.flac"), codec.encode(short)
     weights = [[0.5 - step, 0.5 + step] for step in (-0.06, -0.02, 0.02, 0.06)]
-    steps = [codec.spectrogram_of(one).mean(0) for one in blends([a, b], weights, codec=codec)]
+    steps = [codec.spectrogram_of(one).mean(0) for one in map(Morph([a, b], codec=codec).at, weights)]
     frames = torch.arange(400) / 400
     on_one_axis = torch.stack([read(one, frames * one.shape[1]) for one in steps])
     changes = (on_one_axis.diff(dim=0)).flatten(1).norm(dim=1) / on_one_axis[:-1].flatten(1).norm(dim=1)
@@ -306,10 +309,11 @@ def test_noise_and_vibrato_have_no_onsets(codec: Codec, vibrato_semitones: float
     assert onsets_seconds(codec, codec.encode(Audio(0.1 * waveform[None], RATE)), least=0.2) == []
 
 
-def test_steps_of_a_path_are_the_blends_one_by_one(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sounds_of_a_morph_are_the_blends_one_by_one(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = [codec.encode(tone(semitones)) for semitones in (0, 5, 9)]
     weights = [[1, 0, 0], [0.5, 0.5, 0], [0.25, 0.75, 0], [0, 0.5, 0.5], [1, 1, 1]]
-    one_by_one = [blend(clips, one, codec=codec) for one in weights]
+    paths: list[PathShape] = ["normalised", "linear"]
+    one_by_one = [blend(clips, one, path=path, codec=codec) for one in weights for path in paths]
     matched: list[int] = []
 
     def counted(codec: Codec, means: torch.Tensor, **options: Any) -> NoteMatch:
@@ -317,8 +321,9 @@ def test_steps_of_a_path_are_the_blends_one_by_one(codec: Codec, monkeypatch: py
         return match_notes(codec, means, **options)
 
     monkeypatch.setattr(interpolation, "match_notes", counted)
-    for step, alone in zip(blends(clips, weights, codec=codec), one_by_one, strict=True):
-        assert torch.equal(step.mean, alone.mean) and step.source == alone.source
+    morph = Morph(clips, codec=codec)
+    for made, alone in zip((morph.at(one, path=path) for one in weights for path in paths), one_by_one, strict=True):
+        assert torch.equal(made.mean, alone.mean) and made.source == alone.source
     assert matched == [2, 2, 3]
 
 

@@ -64,7 +64,7 @@ def interpolate(
     report = Report(as_json=as_json, quiet=quiet)
     if curve is not None:
         # Parsed again later: a mistyped one is refused before any work.
-        from audiovae.interpolation import Curve
+        from audiovae.curve import Curve
 
         try:
             Curve.parse(curve)
@@ -129,18 +129,19 @@ def _sounds(
 ) -> list["Sound"]:
     """The sounds in the order of their file names; ``how`` holds the options of ``interpolation``."""
     from audiovae.cli.sound_folder import Sound
-    from audiovae.interpolation import Curve, blends, interpolate_curve
+    from audiovae.curve import Curve
+    from audiovae.interpolation import Morph
 
+    morph, path = Morph(inputs, fit=how["fit"], align=how["align"], codec=codec), how["path"]
     if curve is not None:
-        moved = interpolate_curve(inputs[0], inputs[1], Curve.parse(curve), codec=codec, **how)
+        moved = morph.along(Curve.parse(curve), path=path)
         return [Sound(files[0], moved, label=curve, facts={"curve": curve})]
     sounds = []
-    weighted = _shares(len(inputs), len(files), weights)
-    for name, shares, latents in zip(files, weighted, blends(inputs, weighted, codec=codec, **how), strict=True):
+    for name, shares in zip(files, _shares(len(inputs), len(files), weights), strict=True):
         facts: dict[str, Any] = {"weights": shares}
         if len(inputs) == 2:
             facts = {"weight": shares[1]} | facts
-        sounds.append(Sound(name, latents, label=_label(shares, is_step=not weights), facts=facts))
+        sounds.append(Sound(name, morph.at(shares, path=path), label=_label(shares, is_step=not weights), facts=facts))
     return sounds
 
 

@@ -10,32 +10,24 @@ from torch import Tensor
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.evaluation.clips import spread_evenly
-from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.evaluation.controls import controls, levelled, magnitudes_of
+from audiovae.evaluation.log_mel import log_mel_db
 from audiovae.evaluation.morphing import (
+    PathLevels,
     SoundPath,
-    by_way_of,
+    TruePath,
     crossfade_residual,
-    db_average,
     db_residual,
     descriptor_nonlinearity,
-    endpoint_error_db,
-    hard_switch,
     onset_contrast,
     second_pitch_salience,
     step_variation,
-    transport,
-    truth_relative_error,
 )
 from audiovae.evaluation.summary import Summary, summarise
-from audiovae.evaluation.tones import THIRD_TONE, chord_pairs, phrase_pairs, tone_pairs
-from audiovae.interpolation import Align, blends
-from audiovae.lag import best_lags, onset_strength
+from audiovae.evaluation.tones import chord_pairs, phrase_pairs, tone_pairs
+from audiovae.interpolation import Align, Morph
 from audiovae.latents import Latents
-from audiovae.level import level_db
 from audiovae.mixing import PathShape
-from audiovae.note_match import PitchComparison
-from audiovae.retiming import common_places, common_times, read
-from audiovae.voices import Voices, move_voices, voice_shares
 
 STEPS = 9
 WEIGHTS = [step / (STEPS - 1) for step in range(STEPS)]
@@ -120,9 +112,10 @@ def _known_in_betweens(
     found: dict[str, list[dict[str, float]]] = {}
     codec = next(iter(codecs.values()))
     for waveforms in paths:
-        sounds = [_levelled(waveform, codec) for waveform in waveforms]
-        truth = _magnitudes(torch.cat(sounds), codec)
-        for name, path in _controls(sounds, truth, codec).items():
+        sounds = [levelled(waveform, codec) for waveform in waveforms]
+        magnitudes = magnitudes_of(torch.cat(sounds), codec)
+        truth = TruePath(magnitudes, _rate(codec))
+        for name, path in ({TRUTH: magnitudes} | controls(sounds[0], sounds[-1], WEIGHTS, codec)).items():
             found.setdefault(name, []).append(_against_truth(path, truth, codec))
         _add_models(found, codecs, sounds, truth, ways)
         advance()
@@ -136,9 +129,9 @@ def clip_in_betweens(
     found: dict[str, list[dict[str, float]]] = {}
     for name, codec in codecs.items():
         for first, last in neighbours(clips[name], most=CLIP_PAIRS):
-            for way, (path, align) in ways_of(name).items():
-                sounds, cycle = latent_path(codec, first, last, path=path, align=align)
-                found.setdefault(way, []).append(_blind(sounds, codec) | {"cycle": cycle})
+            for way, (sounds, cycle) in latent_paths(codec, first, last, ways_of(name)).items():
+                measures = _blind(sounds, log_mel_db(sounds, _rate(codec)), codec)
+                found.setdefault(way, []).append(measures | {"cycle": cycle})
         advance()
     return _summaries(found)
 
@@ -152,13 +145,12 @@ def _add_models(
     found: dict[str, list[dict[str, float]]],
     codecs: Mapping[str, Codec],
     sounds: list[Float[Tensor, "1 samples"]],
-    truth: SoundPath,
+    truth: TruePath,
     ways: Mapping[str, tuple[PathShape, Align]],
 ) -> None:
     for name, codec in codecs.items():
         first, last = (codec.encode(Audio(sounds[step], _rate(codec), source=f"sound {step}")) for step in (0, -1))
-        for way, (path, align) in ways_of(name, ways).items():
-            made, cycle = latent_path(codec, first, last, path=path, align=align)
+        for way, (made, cycle) in latent_paths(codec, first, last, ways_of(name, ways)).items():
             found.setdefault(way, []).append(_against_truth(made, truth, codec) | {"cycle": cycle})
 
 
@@ -170,17 +162,40 @@ def neighbours(latents: Sequence[Latents], *, most: int) -> list[tuple[Latents, 
     return spread_evenly(pairs, most)
 
 
-def latent_path(
-    codec: Codec, first: Latents, last: Latents, *, path: PathShape, align: Align
-) -> tuple[SoundPath, float]:
-    """Magnitudes of what the decoder makes along the way from one to the other, and the cycle error of its middle.
+def latent_paths(
+    codec: Codec, first: Latents, last: Latents, ways: Mapping[str, tuple[PathShape, Align]]
+) -> dict[str, tuple[SoundPath, float]]:
+    """Magnitudes of what the decoder makes along these ways from one to the other, and the cycle error of each."""
+    between = in_betweens(codec, first, last, ways, WEIGHTS)
+    return {way: _decoded(codec, path) for way, path in between.items()}
+
+
+def in_betweens(
+    codec: Codec,
+    first: Latents,
+    last: Latents,
+    ways: Mapping[str, tuple[PathShape, Align]],
+    weights: Sequence[float],
+) -> dict[str, list[Latents]]:
+    """By way, latents at these weights between two recordings."""
+    morphs = {align: Morph([first, last], fit="trim", align=align, codec=codec) for _, align in ways.values()}
+    found: dict[str, list[Latents]] = {way: [] for way in ways}
+    for (
+        weight
+    ) in weights:  # the shapes of a path at one weight, one after another: they have most of their work in common
+        for way, (path, align) in ways.items():
+            found[way].append(morphs[align].at([1 - weight, weight], path=path))
+    return found
+
+
+def _decoded(codec: Codec, between: Sequence[Latents]) -> tuple[SoundPath, float]:
+    """Magnitudes of what the decoder makes of a path, and the cycle error of its middle.
 
     That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
     (0), or as something else: a place that the encoder doesn't know.
     """
-    shares = [[1 - weight, weight] for weight in WEIGHTS]
-    between = list(blends([first, last], shares, path=path, fit="trim", align=align, codec=codec))
-    spectrograms = torch.cat([codec.spectrogram_of(latents) for latents in between])
+    means = codec.all_channels(torch.cat([latents.mean for latents in between]))
+    spectrograms = torch.cat(list(codec.spectrogram_chunks(means)), dim=-1)
     middle = STEPS // 2
     with torch.inference_mode():
         again = codec.checkpoint.model.encode(spectrograms[middle, None, None].to(codec.device)).mean.cpu()
@@ -189,93 +204,27 @@ def latent_path(
     return magnitude, float(strayed)
 
 
-def _against_truth(path: SoundPath, truth: Float[Tensor, "steps bins true_frames"], codec: Codec) -> dict[str, float]:
+def _against_truth(path: SoundPath, truth: TruePath, codec: Codec) -> dict[str, float]:
     # The decoder gives whole latent frames, a little more than there is.
-    frames = min(path.shape[-1], truth.shape[-1])
-    path, truth, rate = path[..., :frames], truth[..., :frames], _rate(codec)
+    path = path[..., : truth.frames]
+    path_db = log_mel_db(path, _rate(codec))
     return {
-        "truth_relative_error": truth_relative_error(path, truth, rate),
-        "second_pitch_salience": second_pitch_salience(path[STEPS // 2], rate),
-        "endpoint_error_db": endpoint_error_db(path, truth, rate),
-    } | _blind(path, codec)
+        "truth_relative_error": truth.relative_error(path_db),
+        "second_pitch_salience": second_pitch_salience(path[STEPS // 2], _rate(codec)),
+        "endpoint_error_db": truth.endpoint_error_db(path_db),
+    } | _blind(path, path_db, codec)
 
 
-def _blind(path: SoundPath, codec: Codec) -> dict[str, float]:
+def _blind(path: SoundPath, path_db: PathLevels, codec: Codec) -> dict[str, float]:
     """Measures that need no truth."""
     hop_length = codec.config.spectrogram.hop_length
     return {
         "crossfade_residual": crossfade_residual(path),
-        "db_residual": db_residual(path, _rate(codec)),
+        "db_residual": db_residual(path_db),
         "descriptor_nonlinearity": descriptor_nonlinearity(path, _rate(codec), hop_length=hop_length),
-        "step_variation": step_variation(path, _rate(codec)),
-        "onset_contrast": onset_contrast(path, _rate(codec)),
+        "step_variation": step_variation(path_db),
+        "onset_contrast": onset_contrast(path_db),
     }
-
-
-def _controls(sounds: list[Float[Tensor, "1 samples"]], truth: SoundPath, codec: Codec) -> dict[str, SoundPath]:
-    mixes = torch.cat([torch.lerp(sounds[0], sounds[-1], weight) for weight in WEIGHTS])
-    third = _magnitudes(_levelled(THIRD_TONE.waveform(_rate(codec), samples=sounds[0].shape[1]), codec), codec)[0]
-    ends = truth[0], truth[-1]
-    return {
-        TRUTH: truth,
-        "waveform mix": _magnitudes(mixes, codec),
-        "dB average": torch.stack([db_average(*ends, weight) for weight in WEIGHTS]),
-        "hard switch": torch.stack([hard_switch(*ends, weight) for weight in WEIGHTS]),
-        "transport, frame by frame": torch.stack([transport(*ends, weight) for weight in WEIGHTS]),
-        "by way of a third sound": torch.stack([by_way_of(third, *ends, weight) for weight in WEIGHTS]),
-    } | _aligned_bands(sounds[0], sounds[-1], codec)
-
-
-def _aligned_bands(a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], codec: Codec) -> dict[str, SoundPath]:
-    """What aligning notes does alone: true bands, brought to the pitch and time between, averaged, inverted.
-
-    And what is left of it if all of a spectrum moves by one interval.
-    """
-    ends = [codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b)]
-    times = common_times(best_lags(*(onset_strength([end]) for end in ends))[None])
-    compared = PitchComparison(codec.config.spectrogram)
-    compared.add(*(read(end, its) for end, its in zip(ends, times, strict=True)))
-    interval = compared.above_semitones()
-    voices = compared.voices(interval)
-    in_one = _bands_between(ends, times, interval, Voices.none(2, len(interval)), codec)
-    own = _bands_between(ends, times, interval, voices, codec) if len(voices.strength) else in_one
-    return {"aligned bands, no model": own, "aligned bands, one interval": in_one}
-
-
-def _bands_between(
-    ends: Sequence[Float[Tensor, "n_bands frames"]],
-    times: Float[Tensor, "2 frames"],
-    interval: Float[Tensor, " frames"],
-    voices: Voices,
-    codec: Codec,
-) -> SoundPath:
-    """Magnitudes of the path between spectrograms whose notes belong together so."""
-    config, between = codec.config.spectrogram, []
-    for weight in WEIGHTS:
-        places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
-        there = voices.at(places)
-        apart = torch.cat([read(interval, places)[None], there.pitches[1] - there.pitches[0]])
-        moved = [
-            move_voices(
-                read(end, read(its, places)),
-                voice_shares(pitches, there.strength, config),
-                part * apart,
-                codec.spectrogram,
-            )
-            for end, its, pitches, part in zip(ends, times, there.pitches, (weight, weight - 1), strict=True)
-        ]
-        between.append(torch.lerp(moved[0], moved[1], weight))
-    return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
-
-
-def _magnitudes(waveforms: Float[Tensor, "steps samples"], codec: Codec) -> SoundPath:
-    config = codec.config.spectrogram
-    return stft_magnitude(waveforms, n_fft=config.n_fft, hop_length=config.hop_length)
-
-
-def _levelled(waveform: Float[Tensor, "1 samples"], codec: Codec) -> Float[Tensor, "1 samples"]:
-    """At the level that the model works at, as the codec sees every sound."""
-    return waveform * 10 ** ((codec.config.spectrogram.level_db - level_db(waveform, _rate(codec))) / 20)
 
 
 def _rate(codec: Codec) -> int:

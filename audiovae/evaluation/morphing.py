@@ -12,6 +12,8 @@ from torch import Tensor
 from audiovae.evaluation.log_mel import HOP_LENGTH, RANGE_DB, SILENT, distance_db, log_mel_db, with_floor
 
 SoundPath = Float[Tensor, "steps bins frames"]
+PathLevels = Float[Tensor, "steps mels frames"]
+"""Of a path, as ``log_mel_db`` gives them."""
 Sound = Float[Tensor, "bins frames"]
 
 HARMONICS, CANCELLED_BINS = 20, 3
@@ -60,27 +62,33 @@ def transport(a: Sound, b: Sound, weight: float) -> Sound:
     return torch.zeros(len(place), len(a), dtype=torch.float64).scatter_add(1, place, share).T.to(a)
 
 
-def truth_relative_error(path: SoundPath, truth: SoundPath, sample_rate: int) -> float:
-    """Distance to the true in-betweens over that of the average in dB of the true ends: 0 is perfect, 1 a crossfade.
+class TruePath:
+    """True in-betweens, which others are compared with."""
 
-    Distances are RMS differences of log-mel levels, summed over all steps but the ends.
-    """
-    steps = len(path)
-    inner = range(1, steps - 1)
-    true_db = log_mel_db(truth, sample_rate)
+    def __init__(self, truth: SoundPath, sample_rate: int) -> None:
+        steps = len(truth)
+        self._level_db = log_mel_db(truth, sample_rate)
+        crossfade = [db_average(truth[0], truth[-1], step / (steps - 1)) for step in range(steps)]
+        self._crossfade_error_db = self._inner_error_db(log_mel_db(torch.stack(crossfade), sample_rate))
 
-    def error(sounds: SoundPath) -> float:
-        made_db = log_mel_db(sounds, sample_rate)
-        return sum(distance_db(made_db[step], true_db[step]) for step in inner)
+    @property
+    def frames(self) -> int:
+        """Of the sounds, which all have one length."""
+        return self._level_db.shape[-1]
 
-    crossfade = torch.stack([db_average(truth[0], truth[-1], step / (steps - 1)) for step in range(steps)])
-    return error(path) / error(crossfade)
+    def relative_error(self, path_db: PathLevels) -> float:
+        """Distance to the truth over that of the average in dB of the true ends: 0 is perfect, 1 a crossfade.
 
+        Distances are RMS differences of log-mel levels, summed over all steps but the ends.
+        """
+        return self._inner_error_db(path_db) / self._crossfade_error_db
 
-def endpoint_error_db(path: SoundPath, truth: SoundPath, sample_rate: int) -> float:
-    """RMS log-mel difference of the path's ends to the sounds that they should be."""
-    made, true = (log_mel_db(one[[0, -1]], sample_rate) for one in (path, truth))
-    return (distance_db(made[0], true[0]) + distance_db(made[1], true[1])) / 2
+    def endpoint_error_db(self, path_db: PathLevels) -> float:
+        """RMS log-mel difference of the path's ends to the sounds that they should be."""
+        return sum(distance_db(path_db[end], self._level_db[end]) for end in (0, -1)) / 2
+
+    def _inner_error_db(self, path_db: PathLevels) -> float:
+        return sum(distance_db(path_db[step], self._level_db[step]) for step in range(1, len(path_db) - 1))
 
 
 def crossfade_residual(path: SoundPath) -> float:
@@ -93,10 +101,9 @@ def crossfade_residual(path: SoundPath) -> float:
     return min(float((middle - mix).norm() / middle.norm()) for mix in mixes)
 
 
-def db_residual(path: SoundPath, sample_rate: int) -> float:
+def db_residual(path_db: PathLevels) -> float:
     """The same in dB: RMS of what an affine mix of the ends' log-mel levels leaves, over the middle's deviation."""
-    middle = len(path) // 2
-    level_db = log_mel_db(path[[0, middle, -1]], sample_rate)
+    level_db = path_db[[0, len(path_db) // 2, -1]]
     level_db = with_floor(level_db, level_db).double().flatten(1)
     ends = torch.stack([level_db[0], level_db[2], torch.ones_like(level_db[0])], dim=1)
     left = level_db[1] - ends @ torch.linalg.lstsq(ends, level_db[1], driver="gelsd").solution
@@ -131,20 +138,19 @@ def descriptor_nonlinearity(path: SoundPath, sample_rate: int, *, hop_length: in
     return float((strayed / torch.maximum((found[-1] - found[0]).abs(), _LEAST_HEARD)).mean())
 
 
-def step_variation(path: SoundPath, sample_rate: int) -> float:
+def step_variation(path_db: PathLevels) -> float:
     """Deviation of the steps' sizes (RMS log-mel differences of neighbours) over their mean: 0 is even."""
-    level_db = log_mel_db(path, sample_rate)
-    level_db = with_floor(level_db, level_db)
+    level_db = with_floor(path_db, path_db)
     steps = (level_db[1:] - level_db[:-1]).square().mean((1, 2)).sqrt()
     return float(steps.std(correction=0) / steps.mean())
 
 
-def onset_contrast(path: SoundPath, sample_rate: int) -> float:
+def onset_contrast(path_db: PathLevels) -> float:
     """How much of the middle's rising levels is in few frames, relative to the ends: below 1, two rhythms are heard.
 
     Of a sound it is the mean square over the squared mean of what rises from frame to frame in log-mel levels.
     """
-    level_db = log_mel_db(path[[0, len(path) // 2, -1]], sample_rate)
+    level_db = path_db[[0, len(path_db) // 2, -1]]
     level_db = with_floor(level_db, level_db)
     rise_db = (level_db[..., 1:] - level_db[..., :-1]).clamp_min(0).mean(1).double() + SILENT
     first, middle, last = rise_db.square().mean(1) / rise_db.mean(1).square()

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from audiovae.codec import Codec
 from audiovae.evaluation.frechet import frechet_distance, mfcc_features
-from audiovae.evaluation.in_betweens import neighbours, ways_of
-from audiovae.interpolation import Align, interpolate
+from audiovae.evaluation.in_betweens import in_betweens, neighbours, ways_of
 from audiovae.latents import Latents
-from audiovae.mixing import PathShape
 from audiovae.model.prior import Prior
 
 IN_BETWEENS = 100
@@ -41,7 +39,7 @@ def realism(
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
     kinds = {"reconstructions": clips}
-    kinds |= {way: _in_betweens(codec, clips, *how) for way, how in ways_of("in-betweens").items()}
+    kinds |= _in_betweens(codec, clips)
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
     priors = {
         "new sounds, flow": prior if prior.flow else None,
@@ -54,9 +52,11 @@ def realism(
     return distances
 
 
-def _in_betweens(codec: Codec, clips: Sequence[Latents], path: PathShape, align: Align) -> list[Latents]:
-    pairs = neighbours(clips, most=IN_BETWEENS)
-    return [interpolate(a, b, weight=0.5, path=path, fit="trim", align=align, codec=codec) for a, b in pairs]
+def _in_betweens(codec: Codec, clips: Sequence[Latents]) -> dict[str, list[Latents]]:
+    """By way, what lies half way between neighbours."""
+    ways = ways_of("in-betweens")
+    middles = [in_betweens(codec, a, b, ways, [0.5]) for a, b in neighbours(clips, most=IN_BETWEENS)]
+    return {way: [sound for middle in middles for sound in middle[way]] for way in ways}
 
 
 def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:
