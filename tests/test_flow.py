@@ -75,8 +75,8 @@ def test_untrained_it_carries_noise_to_the_gaussian_of_the_kind():
     for index in (0, 1):
         noise = torch.randn(200, CHANNELS, FRAMES, generator=seeded())
         drawn, own = flow.carry(noise, torch.full((200,), index)), segments[kind == index]
-        assert float(drawn.mean()) == pytest.approx(float(own.mean()), abs=0.1)
-        assert float(drawn.std()) == pytest.approx(float(own.std()), rel=0.05)
+        mean, std = own.mean((0, 2))[:, None], own.std((0, 2), correction=0)[:, None]
+        assert torch.allclose(drawn, mean + std * noise, atol=0.02)  # their variance is next to the floor
 
 
 def test_it_learns_what_no_gaussian_can(trained_flow):
@@ -181,7 +181,7 @@ def test_a_checkpoint_holds_it(trained_flow, tmp_path: Path):
 
 
 def test_steps_lie_closer_near_noise_and_near_sound():
-    assert torch.tensor(_times(0.0)).diff()[0] < 0.1 / STEPS
+    assert torch.tensor(_times(0.0)).diff()[0] < 0.2 / STEPS
     for start in (0.0, 0.6):
         times = torch.tensor(_times(start))
         steps = times.diff()
