@@ -100,7 +100,7 @@ def blend(
 class Morph:
     """Recordings that many sounds are made of, the steps of a path or the places of a slider: compared only once.
 
-    Options and errors are those of ``blend``, and each sound is what it makes.
+    Options and errors are those of ``blend``, and so are the sounds.
     """
 
     def __init__(
@@ -144,6 +144,8 @@ class Morph:
     def along(self, curve: Curve, *, path: PathShape = "normalised") -> Latents:
         """The sound that moves from the first to the second recording as the curve says (``interpolate_curve``)."""
         _refuse_unknown("path", path, PathShape)
+        if len(self.latents) != 2:
+            raise InputError(f"curve {curve}: goes between two recordings, not {len(self.latents)}")
         a, b = self.latents
         mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
         shares = [1.0 - mean_weight, mean_weight]

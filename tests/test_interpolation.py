@@ -9,7 +9,7 @@ from audiovae import interpolation
 from audiovae.config import Config
 from audiovae.curve import Curve
 from audiovae.errors import InputError
-from audiovae.interpolation import steps
+from audiovae.interpolation import Morph, steps
 from audiovae.latents import Latents, count_latent_frames
 from audiovae.mixing import PathShape
 
@@ -221,3 +221,10 @@ def test_steps_are_even_and_end_exactly():
     assert steps(5) == [0.0, 0.25, 0.5, 0.75, 1.0]
     with pytest.raises(InputError, match="steps 1: a path has at least 2"):
         steps(1)
+
+
+def test_what_a_morph_can_not_do_is_one_line():
+    with pytest.raises(InputError, match=r"^curve 0:0,1:1: goes between two recordings, not 3$"):
+        Morph([recording()] * 3, align="none").along(Curve.parse("0:0,1:1"))
+    with pytest.raises(InputError, match=r"^weights 1: 1 for 2 recordings$"):
+        Morph([recording()] * 2, align="none").at([1])

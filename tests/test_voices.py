@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import Chord, Tone, chord_pairs, tone_pairs
-from audiovae.interval import LOWEST_HZ
+from audiovae.interval import LOWEST_HZ, intervals
 from audiovae.note_match import PitchComparison
 from audiovae.spectrogram import Spectrogram
+from audiovae.voice_match import PITCHES, _best_of_intervals, _halves, _harmonic_sums
 from audiovae.voices import LEAST_STRENGTH, Voices, move_voices, voice_shares
 from tests.conftest import noise
 
@@ -63,6 +64,21 @@ def test_each_note_of_a_chord_finds_its_counterpart(low: tuple[float, ...], high
         nearest = min(found, key=lambda pair: abs(pair[0] - above - one))
         assert nearest == pytest.approx((above + one, above + other), abs=0.3)
     assert len(low) <= len(found) <= len(low) + 1
+
+
+@pytest.mark.parametrize("frames", [1, 65])
+def test_the_compiled_loop_finds_the_pitch_whose_harmonics_coincide_best(frames: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 319, frames, generator=generator)
+    best = _best_of_intervals(a, b)
+    assert best.shape == (frames, len(intervals()))
+    for place, apart in ((0, -48), (48, 0), (55, 7), (96, 48)):
+        in_a, in_b = _halves(apart)
+        padded = (functional.pad(one, (0, 0, 24, 24)) for one in (a, b))
+        product = torch.stack([one[24 + its :][:319] for one, its in zip(padded, (in_a, in_b), strict=True)]).prod(0)
+        sums = _harmonic_sums(product)
+        assert sums.shape == (PITCHES, frames)
+        assert torch.allclose(best[:, place], sums.amax(0), rtol=1e-5)
 
 
 def test_silence_and_noise_have_no_voices() -> None:

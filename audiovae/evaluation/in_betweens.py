@@ -177,12 +177,13 @@ def in_betweens(
     ways: Mapping[str, tuple[PathShape, Align]],
     weights: Sequence[float],
 ) -> dict[str, list[Latents]]:
-    """By way, latents at these weights between two recordings."""
+    """By way, latents at these weights between two recordings.
+
+    Of one weight the shapes of a path follow each other: they have most of their work in common.
+    """
     morphs = {align: Morph([first, last], fit="trim", align=align, codec=codec) for _, align in ways.values()}
     found: dict[str, list[Latents]] = {way: [] for way in ways}
-    for (
-        weight
-    ) in weights:  # the shapes of a path at one weight, one after another: they have most of their work in common
+    for weight in weights:
         for way, (path, align) in ways.items():
             found[way].append(morphs[align].at([1 - weight, weight], path=path))
     return found
