@@ -23,11 +23,11 @@ from torch.nn import functional
 WIDTH, DILATIONS = 224, (1, 2, 4, 8, 16)
 TIME_FREQUENCIES = 32
 STEPS = 24
-"""Of the integration. Twice as many take twice as long, and new sounds are as far from real ones."""
+"""Of the integration. Twice as many take twice as long and bring new sounds no nearer to real ones."""
 FULL_STRENGTH_NOISE = 0.3
 """Noise that a variation must start with for the network to have its full part in it; with less, its part is smaller.
 Without noise there must be no change, but the network makes some of its own."""
-GUIDANCE = 1.1
+GUIDANCE = 1.12
 """How much of what the network adds to its kind's Gaussian counts: away from a model that knows less (Karras et al.,
 2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn of the bundled model's vary
 as those of its data do; as it is, they vary less."""
