@@ -282,3 +282,29 @@ def greatest_harmonic_sums(partials, pitches, above, weights, greatest):
                     total[i] += weight * row[i]
         for i in range(len(total)):
             greatest[i] = max(greatest[i], total[i])
+
+
+@_compiled
+@no_type_check
+def best_way(worth, step_cost, jump_cost, total, came_from):
+    """Fills ``came_from [frames, places]``: where the way to each place that is worth most was a frame before.
+
+    A way costs so much for each step that it moves, but no more than a jump. ``total [places]`` begins as the first
+    frame's worth and ends as that of the whole ways.
+    """
+    places = len(total)
+    for t in range(1, len(worth)):
+        before, top = came_from[t], np.argmax(total)
+        jumped = total[top] - jump_cost
+        for k in range(places):
+            before[k] = k
+        for k in range(1, places):
+            if total[k - 1] - step_cost > total[k]:
+                total[k], before[k] = total[k - 1] - step_cost, before[k - 1]
+        for k in range(places - 2, -1, -1):
+            if total[k + 1] - step_cost > total[k]:
+                total[k], before[k] = total[k + 1] - step_cost, before[k + 1]
+        for k in range(places):
+            if jumped > total[k]:
+                total[k], before[k] = jumped, top
+            total[k] += worth[t, k]

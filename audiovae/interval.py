@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,7 +61,7 @@ def best_intervals(
     worth = around(products / scale)
     away = tried.abs()
     cost = TRANSPOSED_COST * ((away / 0.5).clamp(max=1) + away / LARGEST_SEMITONES)
-    place = best_way((worth - cost * around(weight[:, None] / scale).clamp_min(0.01)).numpy(), tried.numpy())
+    place = best_way(worth - cost * around(weight[:, None] / scale).clamp_min(0.01))
     inner = place.clamp(1, len(tried) - 2)
     below, here, above = (worth.gather(1, (inner + step)[:, None])[:, 0] for step in (-1, 0, 1))
     bend = (below - 2 * here + above).clamp(max=-1e-9)
@@ -107,15 +107,18 @@ def around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames col
     return functional.avg_pool1d(padded, AROUND_FRAMES, 1)[:, 0].mT
 
 
-def best_way(worth: np.ndarray, tried: np.ndarray) -> Tensor:
-    """Places along the way from first to last frame with the most worth, less what its jumps cost."""
-    jumps = JUMP_COST * np.minimum(np.abs(tried[:, None] - tried) / JUMP_SEMITONES, 1)
-    total, came_from = worth[0].copy(), np.zeros(worth.shape, dtype=np.uint16)
-    for frame in range(1, len(worth)):
-        reached = total - jumps
-        came_from[frame] = reached.argmax(1)
-        total = reached[np.arange(len(tried)), came_from[frame]] + worth[frame]
+def best_way(worth: Float[Tensor, "frames places"]) -> Int[Tensor, " frames"]:
+    """Places along the way from first to last frame with the most worth, less what its jumps cost.
+
+    Places are ``STEPS_A_SEMITONE`` apart.
+    """
+    from audiovae import compiled  # numba is slow to import
+
+    worth = worth.contiguous()
+    total, came_from = worth[0].numpy().copy(), np.zeros(worth.shape, dtype=np.int16)
+    step_cost = np.float32(JUMP_COST / JUMP_SEMITONES / STEPS_A_SEMITONE)
+    compiled.best_way(worth.numpy(), step_cost, np.float32(JUMP_COST), total, came_from)
     places = [int(total.argmax())]
-    for frame in range(len(worth) - 1, 0, -1):
-        places.append(int(came_from[frame, places[-1]]))
+    for before in came_from[:0:-1]:
+        places.append(int(before[places[-1]]))
     return torch.tensor(places[::-1])

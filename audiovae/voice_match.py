@@ -90,7 +90,7 @@ def find_voices(
     while len(found) < VOICES:
         worth = around(torch.cat([_best_of_intervals(*left) for left in _left_in_blocks(a, b, found)]))
         scale = _typical(worth.amax(1)) if scale is None else scale
-        apart = best_way((worth / scale[:, None] - cost).numpy(), intervals().numpy()) - LARGEST_STEPS
+        apart = best_way(worth / scale[:, None] - cost) - LARGEST_STEPS
         middle, sounds = _best_pitches(a, b, found, apart, scale)
         if not sounds.any():
             break
@@ -143,7 +143,7 @@ def _best_pitches(
     """The pitches half way between both sounds whose harmonics coincide best at these intervals; and where they do."""
     blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
     sums = around(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
-    middle = best_way(sums.numpy(), (torch.arange(PITCHES) / STEPS_A_SEMITONE).numpy())
+    middle = best_way(sums)
     there, background = (
         _mean_over(one, JUDGED_FRAMES) for one in (sums.gather(1, middle[:, None])[:, 0], sums.mean(1))
     )

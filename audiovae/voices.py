@@ -74,14 +74,15 @@ def move_voices(
 ) -> Float[Tensor, "*batch n_bands frames"]:
     """Each share of a spectrogram so much higher. Frames in which nothing moves stay as they are."""
     config = front_end.config
-    as_whole = transpose(spectrogram, semitones[0], config)
     if len(shares) == 1:
-        return as_whole
+        return transpose(spectrogram, semitones[0], config)
     shares, semitones = shares.to(spectrogram), semitones.to(spectrogram)
-    mixed = torch.zeros_like(spectrogram)
-    for share, its in zip(shares, semitones, strict=True):
-        of_it, all_of_it = transpose(torch.stack([share.expand_as(spectrogram), spectrogram]), its, config)
-        mixed += of_it * front_end.denormalise(all_of_it)
+    channels = spectrogram.reshape(-1, *spectrogram.shape[-2:])
+    higher = [
+        transpose(torch.cat([share[None], channels]), its, config) for share, its in zip(shares, semitones, strict=True)
+    ]
+    amplitudes = [front_end.denormalise(one[1:]) for one in higher]
+    mixed = torch.stack([one[0] * its for one, its in zip(higher, amplitudes, strict=True)]).sum(0)
     # What amplitudes can't hold, levels below zero, stays: where all move alike, they do as without voices.
-    moved = as_whole + (front_end.normalise(mixed) - front_end.normalise(front_end.denormalise(as_whole)))
-    return torch.where((semitones == 0).all(0), spectrogram, moved)
+    moved = higher[0][1:] + (front_end.normalise(mixed) - front_end.normalise(amplitudes[0]))
+    return torch.where((semitones == 0).all(0), spectrogram, moved.reshape(spectrogram.shape))

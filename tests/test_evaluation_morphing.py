@@ -19,6 +19,7 @@ from audiovae.evaluation.morphing import (
     onset_contrast,
     second_pitch_salience,
     step_variation,
+    transport,
 )
 from audiovae.evaluation.tones import PHRASE_SECONDS, SECONDS, Tone, chord_pairs, phrase_pairs, tone_pairs
 
@@ -167,3 +168,15 @@ def test_phrases_have_their_counterparts_notes_at_the_times_between() -> None:
         sound = first.waveform(RATE)
         assert sound.shape == (1, round(PHRASE_SECONDS * RATE)) and sound.abs().max() > 0
         assert not sound[:, : int(first.onsets_seconds[0] * RATE)].any()
+
+
+def test_transport_moves_a_partial_to_where_it_is_in_the_other_sound() -> None:
+    """And its mass changes evenly; each frame by itself."""
+    a, b = torch.zeros(40, 2), torch.zeros(40, 2)
+    a[10], b[20] = torch.tensor([1.0, 3.0]), torch.tensor([3.0, 3.0])
+    path = transport(a, b, [0.0, 0.5, 1.0])
+    torch.testing.assert_close(path[0], a)
+    torch.testing.assert_close(path[2], b)
+    between = torch.zeros(40, 2)
+    between[15] = torch.tensor([2.0, 3.0])
+    torch.testing.assert_close(path[1], between)

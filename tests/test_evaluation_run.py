@@ -18,7 +18,7 @@ from audiovae.evaluation import clips as clips_module
 from audiovae.evaluation import in_betweens, records, run
 from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, example_folder, find_clips, load_clip
-from audiovae.evaluation.in_betweens import neighbours
+from audiovae.evaluation.in_betweens import clip_middles, neighbours
 from audiovae.evaluation.latent_map import latent_map, principal_axes
 from audiovae.evaluation.latent_use import latent_use
 from audiovae.evaluation.realism import fit_prior, realism
@@ -224,11 +224,12 @@ def test_reconstructions_of_what_the_model_made_are_real(codec: Codec) -> None:
     made = [codec.spectrogram.magnitude(codec.spectrogram_of(one)[0]) for one in drawn]
     real = torch.cat([mfcc_features(one, sample_rate=RATE, hop_length=512) for one in made])
     drawn = [replace(one, checkpoint=codec.fingerprint) for one in drawn]
-    found = realism(codec, fit_prior(drawn, torch.ones(drawn[0].mean.shape[1])), drawn, real)
+    middles = clip_middles(codec, drawn)
+    found = realism(codec, fit_prior(drawn, torch.ones(drawn[0].mean.shape[1])), drawn, middles, real)
     assert found["reconstructions"] == pytest.approx(0, abs=1e-3)
     assert found["new sounds, mixture"] > 1 and found["new sounds, N(0, I)"] > 1
     assert math.isnan(found["new sounds, flow"])
-    assert realism(codec, codec.prior.with_flow(), drawn, real)["new sounds, flow"] > 0
+    assert realism(codec, codec.prior.with_flow(), drawn, middles, real)["new sounds, flow"] > 0
 
 
 def test_neighbours_are_pairs_round_the_list() -> None:

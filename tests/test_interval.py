@@ -5,7 +5,15 @@ import torch
 
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import tone_pairs
-from audiovae.interval import best_intervals, matches, partials
+from audiovae.interval import (
+    JUMP_COST,
+    JUMP_SEMITONES,
+    STEPS_A_SEMITONE,
+    best_intervals,
+    best_way,
+    matches,
+    partials,
+)
 from audiovae.spectrogram import Spectrogram
 from tests.conftest import noise
 
@@ -83,3 +91,17 @@ def test_a_rest_takes_over_the_interval_around_it() -> None:
 def test_what_is_further_apart_is_matched_an_octave_nearer(semitones: int) -> None:
     found = interval(melody([0], harmonics=20), melody([semitones], harmonics=20))
     assert (found.median() - (semitones - 12)).abs() < 0.1
+
+
+def test_the_best_way_is_the_best_of_all_ways() -> None:
+    """What it is worth, less what its jumps cost, is more than that of any other."""
+    steps = int(JUMP_SEMITONES * STEPS_A_SEMITONE)
+    generator = torch.Generator().manual_seed(0)
+    for places in (5, 2 * steps):
+        worth = 2 * torch.randn(4, places, generator=generator)
+        jumps = JUMP_COST * (torch.arange(places)[:, None] - torch.arange(places)).abs().clamp(max=steps) / steps
+        total = worth[0]
+        for frame in worth[1:]:
+            total = (total[..., None] - jumps) + frame  # [place in the first frame, ..., in this one]
+        best = torch.unravel_index(total.argmax(), total.shape)
+        assert best_way(worth).tolist() == [int(place) for place in best]

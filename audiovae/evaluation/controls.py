@@ -29,7 +29,7 @@ def controls(
         "waveform mix": magnitudes_of(mixes, codec),
         "dB average": torch.stack([db_average(*ends, weight) for weight in weights]),
         "hard switch": torch.stack([hard_switch(*ends, weight) for weight in weights]),
-        "transport, frame by frame": torch.stack([transport(*ends, weight) for weight in weights]),
+        "transport, frame by frame": transport(*ends, weights),
         "by way of a third sound": torch.stack([by_way_of(third, *ends, weight) for weight in weights]),
     } | _aligned_bands(a, b, weights, codec)
 

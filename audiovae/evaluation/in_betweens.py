@@ -35,8 +35,9 @@ TONE_PAIRS = 10
 """Of each kind: of different pitch, and of the same."""
 CHORD_PAIRS = 10
 PHRASE_PAIRS = 6
-CLIP_PAIRS = 24
-"""Of neighbours in the list of clips, at most."""
+MIDDLES, CLIP_PAIRS = 100, 24
+"""Of neighbours in the list of clips, at most, for what lies half way between them, and for whole paths. With fewer
+middles they would be unlike all clips."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
 """Semitones between each clip and its transposition, and how much of it is taken; so many clips at most."""
 TRUTH = "truth"
@@ -53,6 +54,8 @@ ONE_RHYTHM = {way: how for way, how in WAYS.items() if how[1] != "pitch"}
 
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
+Middles = dict[str, list[Latents]]
+"""By way, what lies half way between neighbouring clips."""
 
 
 def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: Callable[[], None]) -> Rows:
@@ -124,21 +127,41 @@ def _known_in_betweens(
 
 def clip_in_betweens(
     codecs: Mapping[str, Codec], clips: Mapping[str, Sequence[Latents]], *, advance: Callable[[], None]
-) -> Rows:
-    """Models, on pairs of clips; of what lies between real sounds nobody knows the truth."""
+) -> tuple[Rows, dict[str, Middles]]:
+    """Models, on pairs of clips; of what lies between real sounds nobody knows the truth. And by model the middles."""
     found: dict[str, list[dict[str, float]]] = {}
+    all_middles: dict[str, Middles] = {}
     for name, codec in codecs.items():
-        for first, last in neighbours(clips[name], most=CLIP_PAIRS):
-            for way, (sounds, cycle) in latent_paths(codec, first, last, ways_of(name)).items():
-                measures = _blind(sounds, log_mel_db(sounds, _rate(codec)), codec)
-                found.setdefault(way, []).append(measures | {"cycle": cycle})
+        pairs = neighbours(clips[name], most=MIDDLES)
+        whole = set(spread_evenly(range(len(pairs)), CLIP_PAIRS))
+        middles = all_middles[name] = {way: [] for way in WAYS}
+        for index, (first, last) in enumerate(pairs):
+            paths = in_betweens(codec, first, last, WAYS, WEIGHTS if index in whole else [0.5])
+            for way, path in paths.items():
+                middles[way].append(path[len(path) // 2])
+                if index in whole:
+                    sounds, cycle = _decoded(codec, path)
+                    measures = _blind(sounds, log_mel_db(sounds, _rate(codec)), codec)
+                    found.setdefault(named(name, way), []).append(measures | {"cycle": cycle})
         advance()
-    return _summaries(found)
+    return _summaries(found), all_middles
+
+
+def clip_middles(codec: Codec, clips: Sequence[Latents]) -> Middles:
+    """What lies half way between neighbours, alone."""
+    pairs = neighbours(clips, most=MIDDLES)
+    paths = [in_betweens(codec, first, last, WAYS, [0.5]) for first, last in pairs]
+    return {way: [path[way][0] for path in paths] for way in WAYS}
+
+
+def named(name: str, way: str) -> str:
+    """A model's path of this way in the tables."""
+    return f"{name}, {way}" if way else name
 
 
 def ways_of(name: str, ways: Mapping[str, tuple[PathShape, Align]] = WAYS) -> dict[str, tuple[PathShape, Align]]:
     """A model's paths by their names in the tables."""
-    return {f"{name}, {way}" if way else name: how for way, how in ways.items()}
+    return {named(name, way): how for way, how in ways.items()}
 
 
 def _add_models(

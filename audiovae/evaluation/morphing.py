@@ -5,6 +5,8 @@ both ends is "between" by most of them), so they are read together, beside the s
 dB and a switch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +45,7 @@ def by_way_of(third: Sound, a: Sound, b: Sound, weight: float) -> Sound:
     return db_average(a, third, 2 * weight) if weight < 0.5 else db_average(third, b, 2 * weight - 1)
 
 
-def transport(a: Sound, b: Sound, weight: float) -> Sound:
+def transport(a: Sound, b: Sound, weights: Sequence[float]) -> SoundPath:
     """Each frame's magnitudes moved along the frequency axis at least cost (Henderson & Solomon, 2019).
 
     In one dimension that joins equal quantiles (McCann, 1997): the n-th thousandth of one spectrum's mass goes to the
@@ -57,9 +59,12 @@ def transport(a: Sound, b: Sound, weight: float) -> Sound:
         running = mass.cumsum(1) / mass.sum(1, keepdim=True)
         wanted = quantiles.expand(len(mass), -1).contiguous()
         places.append(torch.searchsorted(running, wanted).clamp(max=len(sound) - 1).double())
-    place = torch.lerp(places[0], places[1], weight).round().long()
-    share = (torch.lerp(masses[0], masses[1], weight) / TRANSPORT_QUANTILES)[:, None].expand(place.shape)
-    return torch.zeros(len(place), len(a), dtype=torch.float64).scatter_add(1, place, share).T.to(a)
+    steps = []
+    for weight in weights:
+        place = torch.lerp(places[0], places[1], weight).round().long()
+        share = (torch.lerp(masses[0], masses[1], weight) / TRANSPORT_QUANTILES)[:, None].expand(place.shape)
+        steps.append(torch.zeros(len(place), len(a), dtype=torch.float64).scatter_add(1, place, share).T.to(a))
+    return torch.stack(steps)
 
 
 class TruePath:
@@ -163,14 +168,13 @@ _LEAST_HEARD = torch.tensor([0.1, 0.1, 0.3, 0.02, 1.0], dtype=torch.float64)
 
 def _descriptors(sound: Sound, sample_rate: int, hop_length: int) -> Float[Tensor, "5"]:
     """Centroid and spread (both log2), skewness, temporal centroid in seconds, level in dB."""
-    power = sound.double().square() + SILENT
-    bins = power.sum(1)[1:]
+    power = sound.square() + SILENT
+    bins, frames = power.sum(1, dtype=torch.float64)[1:], power.sum(0, dtype=torch.float64)
     share = bins / bins.sum()
     octaves = (torch.arange(1, len(power)) * (sample_rate / 2 / (len(power) - 1))).double().log2()
     centroid = share @ octaves
     spread = (share @ (octaves - centroid).square()).sqrt()
     skewness = share @ ((octaves - centroid) / spread).pow(3)
-    frames = power.sum(0)
     seconds = torch.arange(len(frames)).double() * hop_length / sample_rate
     when = frames @ seconds / frames.sum()
     return torch.stack([centroid, spread.log2(), skewness, when, 10 * frames.mean().log10()])

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from audiovae.codec import Codec
 from audiovae.evaluation.frechet import frechet_distance, mfcc_features
-from audiovae.evaluation.in_betweens import in_betweens, neighbours, ways_of
+from audiovae.evaluation.in_betweens import Middles, named
 from audiovae.latents import Latents
 from audiovae.model.prior import Prior
 
-IN_BETWEENS = 100
-"""In-betweens of neighbours in the list of clips, at most. Of some clips only, they would be unlike all clips."""
 PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
 SAMPLES_OF_A_CLIP, SAMPLE_FRAMES = 16, 64
@@ -30,6 +28,7 @@ def realism(
     codec: Codec,
     prior: Prior,
     clips: Sequence[Latents],
+    middles: Middles,
     real: Float[Tensor, "seconds features"],
     *,
     advance: Callable[[], None] = lambda: None,
@@ -38,8 +37,7 @@ def realism(
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
-    kinds = {"reconstructions": clips}
-    kinds |= _in_betweens(codec, clips)
+    kinds = {"reconstructions": clips} | {named("in-betweens", way): some for way, some in middles.items()}
     distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
     priors = {
         "new sounds, flow": prior if prior.flow else None,
@@ -50,13 +48,6 @@ def realism(
         distances[name] = mfcc_distance(codec, _samples(drawn_from, clips), real) if drawn_from else math.nan
     advance()
     return distances
-
-
-def _in_betweens(codec: Codec, clips: Sequence[Latents]) -> dict[str, list[Latents]]:
-    """By way, what lies half way between neighbours."""
-    ways = ways_of("in-betweens")
-    middles = [in_betweens(codec, a, b, ways, [0.5]) for a, b in neighbours(clips, most=IN_BETWEENS)]
-    return {way: [sound for middle in middles for sound in middle[way]] for way in ways}
 
 
 def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:

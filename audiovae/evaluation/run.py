@@ -150,6 +150,7 @@ def evaluate(
     priors = {name: codec.prior for name, codec in models.items()}
     if PCA in models:
         priors[PCA] = fit_prior(latents[PCA], models[PCA].checkpoint.model.components.scale)
+    clip_pairs, middles = clip_in_betweens(models, latents, advance=advance)
     return Evaluation(
         models=models,
         quality=quality,
@@ -160,9 +161,10 @@ def evaluate(
         chords=chords,
         phrases=phrases,
         transposed=transposed,
-        clip_pairs=clip_in_betweens(models, latents, advance=advance),
+        clip_pairs=clip_pairs,
         realism={
-            name: realism(codec, priors[name], latents[name], real, advance=advance) for name, codec in models.items()
+            name: realism(codec, priors[name], latents[name], middles[name], real, advance=advance)
+            for name, codec in models.items()
         },
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
         not_measured=_not_measured(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.polynomial.polynomial import polyval
 from torch import Tensor
 
 SECONDS = 1.0
@@ -56,8 +57,9 @@ class Tone:
         level_db = self.slope_db * number.log2() + FORMANT_DB * (-away.square()).exp()
         level_db = level_db + torch.where(number % 2 == 0, self.even_db, 0.0)
         # Phases that grow with the square keep the peak low (Schroeder, 1970).
-        phases = 2 * math.pi * (pitch_hz * number[:, None] * seconds + number[:, None].square() / (2 * len(number)))
-        sound = (10 ** (level_db / 20)) @ phases.sin()
+        partials = 10 ** (level_db / 20) * torch.exp(1j * math.pi * number.square() / len(number))
+        turning = np.exp(2j * math.pi * pitch_hz * seconds.numpy())
+        sound = torch.from_numpy((turning * polyval(turning, partials.numpy())).imag)
         envelope = (seconds / 2**self.attack_octaves).clamp(max=1) * (-seconds / 2**self.decay_octaves).exp()
         return (sound * envelope)[None].float()
 

@@ -26,6 +26,7 @@ from document import table, write_block
 import audiovae
 from audiovae.config import Config
 from audiovae.evaluation.clips import Clip, find_clips
+from audiovae.evaluation.in_betweens import clip_middles
 from audiovae.evaluation.realism import realism
 from audiovae.evaluation.records import TRUE_BANDS, Record, record_clip
 from audiovae.evaluation.summary import summarise
@@ -110,7 +111,8 @@ def sounds(run: Path, clips: Sequence[Clip], folder: Path) -> tuple[list[str], l
         record_clip(clip, {MODEL: codec}, folder, quality="standard", shown=False, force=False) for clip in clips
     ]
     real = torch.cat([record.features for record in records])
-    found = realism(codec, codec.prior, [record.latents[MODEL] for record in records], real)
+    latents = [record.latents[MODEL] for record in records]
+    found = realism(codec, codec.prior, latents, clip_middles(codec, latents), real)
     ceiling = [*means(records, TRUE_BANDS), *[""] * len(REAL)]
     return [*means(records, MODEL), *(f"{found[kind]:.0f}" for kind in REAL)], ceiling
 
