@@ -12,6 +12,7 @@ from audiovae.chunks import chunks
 from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
 from audiovae.note_match import Means, NoteMatch, decoded_around
 from audiovae.retiming import common_places, read, settled
+from audiovae.transposition import band_centres_hz
 from audiovae.voices import Voices, move_voices, voice_shares
 
 
@@ -52,6 +53,7 @@ class NoteAlignment:
         """
         mean, config, moved = self.means[place], self.codec.config, []
         context, stride = 2 * self.codec.checkpoint.model.context_latent_frames, config.model.time_stride
+        centres_hz = band_centres_hz(config.spectrogram)  # pyright: ignore[reportArgumentType], frozen is hashable
         frames = torch.arange(len(times), dtype=torch.float64)
         if not semitones.any() and torch.equal(times, frames):
             return mean
@@ -59,7 +61,7 @@ class NoteAlignment:
             part = slice(first * stride, last * stride)
             start, spectrogram, encoding = self._encoded_again(place, times[part])
             there = read(spectrogram, times[part] - start * stride)
-            shares = voice_shares(voices.pitches[place, :, part], voices.strength[:, part], config.spectrogram)
+            shares = voice_shares(voices.pitches[place, :, part], voices.strength[:, part], centres_hz)
             encoded = self._encode(move_voices(there, shares, semitones[:, part], self.codec.spectrogram))
             # A latent frame lies in the middle of its spectrogram frames.
             middles = (times[part].unflatten(0, (-1, stride)).mean(1) - (stride - 1) / 2) / stride

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.interval import LARGEST_STEPS, LOWEST_HZ, STEPS_A_SEMITONE, around, best_way, intervals
-from audiovae.voices import LEAST_STRENGTH, OWN_HARMONICS, Voices
+from audiovae.voices import LEAST_STRENGTH, OWN_HARMONICS, Voices, voice_shares
 
 Partials = Float[Tensor, "steps frames"]
 Pitches = Float[Tensor, " frames"]
@@ -36,25 +36,21 @@ PITCHES = 5 * 12 * STEPS_A_SEMITONE
 """Pitches that are tried: five octaves from ``LOWEST_HZ`` on."""
 ROOM = LARGEST_STEPS // 2
 """Steps beyond partials: so far above the middle between two pitches one of them may lie."""
-INTERVAL_COST = 0.03
+INTERVAL_COST = 0.02
 """What better matches must make up for, in shares of the strongest voice's: a semitone. So notes go to those next to
 them."""
 AGREES, AGREES_FULLY = 0.7, 0.8
 """Correlations of all partials at the interval of the whole. Of chords of other build they are lower; where they are
 higher, one interval is nearly enough, and others must make up for leaving that one."""
-STANDS_OUT = 3.0
-"""So many times what pitches have on the average a voice's must have: in noise it is less than twice."""
-LEAST_GAIN = 0.2
-"""So much more must coincide than does at the interval of the whole, if voices are to leave it."""
-SEVERAL = 1.5
-"""Voices at a time, at least: a single one moves as the whole does."""
+LEAST_GAIN = 0.05
+"""So much better both sounds must agree half way, if voices are to leave the interval of the whole."""
 JUDGED_FRAMES = 21
-"""Pooled frames over which these are judged: half a second."""
+"""Pooled frames over which that is judged, and whether a pitch sounds: half a second."""
 NEAR_FRAMES = 171
 """Pooled frames around one, four seconds, whose strongest voice others are compared with."""
 ENOUGH = 1.0005
 """So much better a pair of pitches must be than the one before, lest they wander where nothing sounds."""
-CLEARED_HZ, CLEARED_SEMITONES = 45.0, 0.75
+CLEARED_HZ, CLEARED_SEMITONES = 30.0, 0.3
 """How near to a partial, whichever is more, no other can be told apart."""
 
 
@@ -80,13 +76,13 @@ def find_voices(
 ) -> Voices:
     """Voices of two sounds whose partials these are (``pooled``).
 
-    They sound where more partials coincide at their intervals than at that of the whole, by which the second sound lies
-    above the first; ``correlation`` is how well partials agree there.
+    They sound where both agree better half way between them if their voices move by intervals of their own, and not by
+    that of the whole, by which the second sound lies above the first; ``correlation`` is how well partials agree there.
     """
     above, agrees = above_semitones[::POOLED], _agreement(correlation[::POOLED])
     cost = INTERVAL_COST * (intervals() - (agrees * above)[:, None]).abs()
     found: list[_Pair] = []
-    gain, scale = torch.zeros_like(above), None
+    scale = None
     while len(found) < VOICES:
         worth = around(torch.cat([_best_of_intervals(*left) for left in _left_in_blocks(a, b, found)]))
         scale = _typical(worth.amax(1)) if scale is None else scale
@@ -94,13 +90,9 @@ def find_voices(
         middle, sounds = _best_pitches(a, b, found, apart, scale)
         if not sounds.any():
             break
-        first, second = _refined(a, b, *(middle + its for its in _halves(apart)))
-        pair = _Pair(first, second, sounds)
-        gain += _gain(a, b, found, pair, above * STEPS_A_SEMITONE)
-        found.append(pair)
-    return _voices(a, b, found, _mean_over(gain, JUDGED_FRAMES) > LEAST_GAIN).at(
-        (torch.arange(len(above_semitones)) / POOLED).floor()
-    )
+        found.append(_Pair(*_refined(a, b, *(middle + its for its in _halves(apart))), sounds))
+    voices = _leaving(a, b, found, above) if found else Voices.none(2, len(above))
+    return voices.at((torch.arange(len(above_semitones)) / POOLED).floor())
 
 
 def _left_in_blocks(a: Partials, b: Partials, found: list[_Pair]) -> Iterator[tuple[Partials, Partials]]:
@@ -144,10 +136,8 @@ def _best_pitches(
     blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
     sums = around(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
     middle = best_way(sums)
-    there, background = (
-        _mean_over(one, JUDGED_FRAMES) for one in (sums.gather(1, middle[:, None])[:, 0], sums.mean(1))
-    )
-    return middle.float(), there > torch.maximum(STANDS_OUT * background, torch.tensor(LEAST_STRENGTH))
+    there = _mean_over(sums.gather(1, middle[:, None])[:, 0], JUDGED_FRAMES)
+    return middle.float(), there > LEAST_STRENGTH
 
 
 def _at_interval(a: Partials, b: Partials, apart: Int[Tensor, " frames"]) -> Float[Tensor, "frames pitches"]:
@@ -188,25 +178,6 @@ def _coincidence(a: Partials, b: Partials, first: Pitches, second: Pitches) -> F
     return (HARMONIC_WEIGHTS[:, None] * (_at(a, first + above) * _at(b, second + above)).sqrt()).sum(0)
 
 
-def _gain(a: Partials, b: Partials, found: list[_Pair], pair: _Pair, whole: Pitches) -> Float[Tensor, " frames"]:
-    """How much better partials coincide where this pair sounds if it leaves the interval of the whole, in steps.
-
-    Relative to what coincides at that in typical frames; the mean of how either sound has it.
-    """
-    own, gained, there = pair.second - pair.first, [], []
-    for start, left in zip(range(0, a.shape[1], BLOCK), _left_in_blocks(a, b, found), strict=True):
-        part = slice(start, start + BLOCK)
-        steps = torch.arange(len(a))[:, None].float()
-        ways = ((*left, pair.first, 1), (*reversed(left), pair.second, -1))
-        at_whole = [one * _at(other, steps + sign * whole[part]) for one, other, _, sign in ways]
-        at_own = [one * _at(other, steps + sign * own[part]) for one, other, _, sign in ways]
-        near = [_near(pitch[part], len(a)) for _, _, pitch, _ in ways]
-        better = [(new - old) * its for new, old, its in zip(at_own, at_whole, near, strict=True)]
-        gained.append(torch.cat(better).sum(0))
-        there.append(torch.cat(at_whole).sum(0))
-    return torch.cat(gained) * pair.sounds / _typical(torch.cat(there))
-
-
 def _at(partials: Partials, steps: Float[Tensor, "places frames"]) -> Float[Tensor, "places frames"]:
     """What is at these steps, or between two; beyond them is nothing."""
     last = len(partials) - 1
@@ -215,16 +186,38 @@ def _at(partials: Partials, steps: Float[Tensor, "places frames"]) -> Float[Tens
     return torch.lerp(below, above, (steps - left).clamp(0, 1)) * ((steps >= 0) & (steps <= last))
 
 
-def _voices(a: Partials, b: Partials, found: list[_Pair], leaves: Bool[Tensor, " frames"]) -> Voices:
-    """Those of the pairs that sound where the interval of the whole is left, and not alone: one is the whole."""
-    if not found or not leaves.any():
-        return Voices.none(2, len(leaves))
+def _leaving(a: Partials, b: Partials, found: list[_Pair], above: Float[Tensor, " frames"]) -> Voices:
+    """The pairs as voices, where their intervals bring both sounds nearer to each other than that of the whole does."""
     strength = torch.stack([_coincidence(a, b, pair.first, pair.second) * pair.sounds for pair in found])
-    several = _mean_over((strength > 0).sum(0).float(), JUDGED_FRAMES) > SEVERAL
-    strength = strength / _typical(strength.amax(0)) * (leaves & several)
-    kept = (strength > LEAST_STRENGTH).any(1)
+    strength = strength / _typical(strength.amax(0))
     pitches = torch.stack([torch.stack([pair.first, pair.second]) for pair in found], dim=1) / STEPS_A_SEMITONE
+    as_whole, with_voices = (
+        _alike_half_way(a, b, voices, above) for voices in (Voices.none(2, len(above)), Voices(pitches, strength))
+    )
+    strength = strength * (with_voices - as_whole > LEAST_GAIN)
+    kept = (strength > LEAST_STRENGTH).any(1)
     return Voices(pitches[:, kept], strength[kept])
+
+
+def _alike_half_way(
+    a: Partials, b: Partials, voices: Voices, above: Float[Tensor, " frames"]
+) -> Float[Tensor, " frames"]:
+    """How well the roots of partials agree if both sounds move half way to each other: cosines, 1 if they do fully."""
+    steps = torch.arange(len(a))[:, None].float()
+    hz, sums = LOWEST_HZ * 2 ** (steps[:, 0] / (12 * STEPS_A_SEMITONE)), []
+    apart = torch.cat([above[None], voices.pitches[1] - voices.pitches[0]]) * STEPS_A_SEMITONE
+    for start in range(0, a.shape[1], BLOCK):
+        part = slice(start, start + BLOCK)
+        moved = []
+        for sound, pitches, way in zip((a, b), voices.pitches, (-0.5, 0.5), strict=True):
+            shares = voice_shares(pitches[:, part], voices.strength[:, part], hz)
+            left = sound[:, part].float().sqrt()
+            parts = [_at(share * left, steps + way * its[part]) for share, its in zip(shares, apart, strict=True)]
+            moved.append(torch.stack(parts).sum(0))
+        first, second = moved
+        sums.append(torch.stack([(first * second).sum(0), first.square().sum(0), second.square().sum(0)]))
+    met, in_a, in_b = (_mean_over(one, JUDGED_FRAMES) for one in torch.cat(sums, dim=1))
+    return met / (in_a * in_b).sqrt().clamp_min(1e-9)
 
 
 def _agreement(correlation: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:

@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audiovae.config import SpectrogramConfig
 from audiovae.interval import HIGHEST_HZ, LOWEST_HZ
 from audiovae.spectrogram import Spectrogram
-from audiovae.transposition import band_centres_hz, transpose
+from audiovae.transposition import transpose
 
 OWN_HARMONICS = 24
 """Harmonics that belong to a pitch."""
@@ -45,16 +44,18 @@ class Voices:
 
 
 def voice_shares(
-    pitches: Float[Tensor, "voices frames"], strength: Float[Tensor, "voices frames"], config: SpectrogramConfig
+    pitches: Float[Tensor, "voices frames"],
+    strength: Float[Tensor, "voices frames"],
+    centres_hz: Float[Tensor, " n_bands"],
 ) -> Float[Tensor, "shares n_bands frames"]:
     """Of each band, what belongs to none, and then to each of these voices: shares that sum to 1.
 
     A voice has the bands around its harmonics; where those of several lie, by their strength.
     """
     if len(pitches) == 0:
-        return torch.ones(1, config.n_bands, pitches.shape[-1])
-    centres = band_centres_hz(config)[:, None]  # pyright: ignore[reportArgumentType], frozen is hashable
-    width = centres[:, 0].diff(append=centres[-1] + 1).clamp_min(LOBE_HZ)[:, None]
+        return torch.ones(1, len(centres_hz), pitches.shape[-1])
+    centres = centres_hz[:, None]
+    width = centres_hz.diff(append=centres_hz[-1:] + 1).clamp_min(LOBE_HZ)[:, None]
     tone_hz = LOWEST_HZ * 2 ** (pitches / 12)[:, None]
     away = (centres - (centres / tone_hz).round().clamp(1, OWN_HARMONICS) * tone_hz) / width
     near, around_it = (-away.square() / 2).exp(), (-away.square() / 8).exp()

@@ -11,6 +11,7 @@ from audiovae.evaluation.tones import Chord, Tone, chord_pairs, tone_pairs
 from audiovae.interval import LOWEST_HZ, intervals
 from audiovae.note_match import PitchComparison
 from audiovae.spectrogram import Spectrogram
+from audiovae.transposition import band_centres_hz
 from audiovae.voice_match import PITCHES, _best_of_intervals, _halves, _harmonic_sums
 from audiovae.voices import LEAST_STRENGTH, Voices, move_voices, voice_shares
 from tests.conftest import noise
@@ -18,6 +19,7 @@ from tests.conftest import noise
 CONFIG = SpectrogramConfig()
 RATE = CONFIG.sample_rate
 SPECTROGRAM = Spectrogram(CONFIG)
+CENTRES_HZ = band_centres_hz(CONFIG)
 
 
 def spectrogram(waveform: torch.Tensor) -> torch.Tensor:
@@ -54,8 +56,14 @@ def median_pitches(voices: Voices) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [((0, 7), (-2, 8)), ((-5, 9), (-1, 5)), ((0, 4, 9), (-1, 5, 7.5))],
-    ids=["apart", "towards each other", "three notes"],
+    [
+        ((0, 7), (-2, 8)),
+        ((-5, 9), (-1, 5)),
+        ((0, 4, 9), (-1, 5, 7.5)),
+        ((-8, 4, 14), (-4, 2, 11)),
+        ((-9, 0, 9), (-6, -3, 13)),
+    ],
+    ids=["apart", "towards each other", "three notes", "a low note under others", "the middle one the other way"],
 )
 def test_each_note_of_a_chord_finds_its_counterpart(low: tuple[float, ...], high: tuple[float, ...]) -> None:
     found = median_pitches(voices_of(chord(*low).waveform(RATE), chord(*high).waveform(RATE)))
@@ -129,7 +137,7 @@ def test_there_and_back_are_the_same_voices() -> None:
 
 def test_shares_of_every_band_sum_to_one_and_go_to_the_voice_whose_partial_it_is() -> None:
     pitches = torch.tensor([semitones(220.0), semitones(330.0)])[:, None].expand(-1, 3)
-    shares = voice_shares(pitches, torch.ones(2, 3), CONFIG)
+    shares = voice_shares(pitches, torch.ones(2, 3), CENTRES_HZ)
     assert shares.shape == (3, CONFIG.n_bands, 3)
     assert torch.allclose(shares.sum(0), torch.ones(CONFIG.n_bands, 3)) and (shares >= 0).all()
     for number, hz in ((1, 220.0), (2, 330.0), (1, 880.0), (2, 990.0)):
@@ -140,13 +148,13 @@ def test_shares_of_every_band_sum_to_one_and_go_to_the_voice_whose_partial_it_is
 
 def test_a_voice_that_is_silent_takes_nothing_from_the_rest() -> None:
     pitches = torch.full((1, 4), semitones(220.0))
-    assert (voice_shares(pitches, torch.zeros(1, 4), CONFIG)[0] > 0.99).all()
+    assert (voice_shares(pitches, torch.zeros(1, 4), CENTRES_HZ)[0] > 0.99).all()
 
 
 def test_what_moves_by_nothing_stays_bit_for_bit() -> None:
     sound = spectrogram(chord(0, 7).waveform(RATE))
     frames = sound.shape[1]
-    shares = voice_shares(torch.full((1, frames), semitones(220.0)), torch.ones(1, frames), CONFIG)
+    shares = voice_shares(torch.full((1, frames), semitones(220.0)), torch.ones(1, frames), CENTRES_HZ)
     half = torch.where(torch.arange(frames) < frames // 2, 0.0, 2.0)
     moved = move_voices(sound, shares, torch.stack([torch.zeros(frames), half]), SPECTROGRAM)
     assert torch.equal(moved[:, : frames // 2], sound[:, : frames // 2])
@@ -162,7 +170,7 @@ def test_between_two_chords_lies_one_chord_whose_notes_are_half_way() -> None:
         voices = comparison.voices(above)
         apart = torch.cat([above[None], voices.pitches[1] - voices.pitches[0]])
         moved = [
-            move_voices(end, voice_shares(pitches, voices.strength, CONFIG), part * apart, SPECTROGRAM)
+            move_voices(end, voice_shares(pitches, voices.strength, CENTRES_HZ), part * apart, SPECTROGRAM)
             for end, pitches, part in zip((a, b), voices.pitches, (0.5, -0.5), strict=True)
         ]
         errors.append(float((torch.lerp(*moved, 0.5) - truth).norm()))

@@ -14,6 +14,7 @@ from audiovae.lag import best_lags, onset_strength
 from audiovae.level import level_db
 from audiovae.note_match import PitchComparison
 from audiovae.retiming import common_places, common_times, read
+from audiovae.transposition import band_centres_hz
 from audiovae.voices import Voices, move_voices, voice_shares
 
 
@@ -61,7 +62,8 @@ def _bands_between(
     codec: Codec,
 ) -> SoundPath:
     """Magnitudes of the path between spectrograms whose notes belong together so."""
-    config, between = codec.config.spectrogram, []
+    between = []
+    centres_hz = band_centres_hz(codec.config.spectrogram)  # pyright: ignore[reportArgumentType], frozen is hashable
     for weight in weights:
         places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
         there = voices.at(places)
@@ -69,7 +71,7 @@ def _bands_between(
         moved = [
             move_voices(
                 read(end, read(its, places)),
-                voice_shares(pitches, there.strength, config),
+                voice_shares(pitches, there.strength, centres_hz),
                 part * apart,
                 codec.spectrogram,
             )
