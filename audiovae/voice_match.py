@@ -42,8 +42,10 @@ them."""
 AGREES, AGREES_FULLY = 0.7, 0.8
 """Correlations of all partials at the interval of the whole. Of chords of other build they are lower; where they are
 higher, one interval is nearly enough, and others must make up for leaving that one."""
-LEAST_GAIN = 0.05
-"""So much better both sounds must agree half way, if voices are to leave the interval of the whole."""
+LEAST_GAIN, LEAST_DIFFERENCE = 0.25, 0.2
+"""The share of what both sounds differ by half way that must be gone, if voices are to leave the interval of the whole:
+single notes of different instruments lose less by pitches that there aren't. Sounds count as differing at least so much
+(1 less a cosine)."""
 JUDGED_FRAMES = 21
 """Pooled frames over which that is judged, and whether a pitch sounds: half a second."""
 NEAR_FRAMES = 171
@@ -194,7 +196,7 @@ def _leaving(a: Partials, b: Partials, found: list[_Pair], above: Float[Tensor, 
     as_whole, with_voices = (
         _alike_half_way(a, b, voices, above) for voices in (Voices.none(2, len(above)), Voices(pitches, strength))
     )
-    strength = strength * (with_voices - as_whole > LEAST_GAIN)
+    strength = strength * (with_voices - as_whole > LEAST_GAIN * (1 - as_whole).clamp_min(LEAST_DIFFERENCE))
     kept = (strength > LEAST_STRENGTH).any(1)
     return Voices(pitches[:, kept], strength[kept])
 

@@ -62,24 +62,24 @@ def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: 
     """Models and controls on pairs of synthetic tones whose in-betweens are known."""
     rate, pairs = _rate(next(iter(codecs.values()))), tone_pairs(TONE_PAIRS, same_pitch=same_pitch)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    return _known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
+    return known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
 def chord_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of chords of such tones, each of whose notes moves by an interval of its own."""
     rate, pairs = _rate(next(iter(codecs.values()))), chord_pairs(CHORD_PAIRS)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    return _of_several_pitches(_known_in_betweens(codecs, paths, advance, ONE_RHYTHM))
+    return of_several_pitches(known_in_betweens(codecs, paths, advance, ONE_RHYTHM))
 
 
 def phrase_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of phrases of such tones, whose rhythms differ."""
     rate, pairs = _rate(next(iter(codecs.values()))), phrase_pairs(PHRASE_PAIRS)
     paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
-    return _of_several_pitches(_known_in_betweens(codecs, paths, advance, WAYS))
+    return of_several_pitches(known_in_betweens(codecs, paths, advance, WAYS))
 
 
-def _of_several_pitches(rows: Rows) -> Rows:
+def of_several_pitches(rows: Rows) -> Rows:
     """Without the measure of a second pitch: where there are several, it doesn't mean that both ends are heard."""
     return {
         method: {name: found for name, found in row.items() if name != "second_pitch_salience"}
@@ -102,10 +102,10 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
         return [torch.from_numpy(one)[None] for one in shifted]
 
     paths = (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False))
-    return _known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
+    return known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
-def _known_in_betweens(
+def known_in_betweens(
     codecs: Mapping[str, Codec],
     paths: Iterable[list[Float[Tensor, "1 samples"]]],
     advance: Callable[[], None],
