@@ -1,4 +1,4 @@
-"""The loops of bands, phases and partials that a CPU spends its time in, compiled by numba to stay in its cache.
+"""The loops of bands and phases that a CPU spends its time in, compiled by numba to stay in its cache.
 
 Arrays are float32 and contiguous along the last axis. Rows are taken out before the inner loops: a compiler that knows
 where a row begins and ends can use the CPU's vector units on it.
@@ -22,7 +22,7 @@ SINE = np.polyfit(_NODES**2, np.pi * np.sinc(_NODES), 5).astype(np.float32)
 for many numbers at once."""
 
 
-def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
+def compile_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles at the first call, and keeps the result beside the package or in the user's cache folder."""
     options: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
     try:
@@ -31,7 +31,7 @@ def _compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
         return njit(loop, **options)
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def cut_frames(signal, window, hop_length, frames):
     """Fills ``frames [frames, n_fft]`` with the windowed signal, one every ``hop_length`` samples."""
@@ -41,7 +41,7 @@ def cut_frames(signal, window, hop_length, frames):
             frame[i] = part[i] * window[i]
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def overlap_add(frames, window, weight, hop_length, signal):
     """Adds windowed frames to the signal, one every ``hop_length`` samples, each times its weight."""
@@ -51,7 +51,7 @@ def overlap_add(frames, window, weight, hop_length, signal):
             part[i] += times * frame[i] * window[i]
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def extrapolate(projected, t, d, alpha, beta, gamma):
     """A step of ``Acceleration``: takes ``t`` and ``d`` to the next iteration, and ``projected`` to c."""
@@ -63,7 +63,7 @@ def extrapolate(projected, t, d, alpha, beta, gamma):
         projected[i] = before + (np.float32(1) + alpha) * step
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def impose(spectrum, magnitude, result):
     """Gives ``spectrum`` the moduli of ``magnitude [frames, bins]``; complex numbers are pairs of floats."""
@@ -76,7 +76,7 @@ def impose(spectrum, magnitude, result):
             out[2 * k + 1] = imaginary * gain
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def polar(magnitude, turns, result):
     """Fills ``result``, pairs of floats, with complex numbers of these moduli ``[frames, bins]`` and turns."""
@@ -91,7 +91,7 @@ def polar(magnitude, turns, result):
             out[2 * k + 1] = moduli[k] * sine * u
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def _band_sums(modulus, first_band, lower, upper, sums):
     """Band amplitudes of one frame.
@@ -111,7 +111,7 @@ def _band_sums(modulus, first_band, lower, upper, sums):
     sums[band + 2 :] = 0
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def _moduli(pairs, modulus):
     for k in range(len(modulus)):
@@ -119,7 +119,7 @@ def _moduli(pairs, modulus):
         modulus[k] = np.sqrt(real * real + imaginary * imaginary)
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def bands_of_spectra(spectrum, first_band, lower, upper, bands):
     """Fills ``bands [frames, n_bands]``; see ``bank.Bank.arrays``."""
@@ -129,7 +129,7 @@ def bands_of_spectra(spectrum, first_band, lower, upper, bands):
         _band_sums(modulus, first_band, lower, upper, bands[t])
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def bands_of_magnitudes(magnitude, first_band, lower, upper, bands):
     """The same of magnitudes."""
@@ -137,7 +137,7 @@ def bands_of_magnitudes(magnitude, first_band, lower, upper, bands):
         _band_sums(magnitude[t], first_band, lower, upper, bands[t])
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def impose_bands(spectrum, bands, first_band, lower, upper, lower_share, upper_share, result):
     """Gives ``spectrum`` about the band amplitudes of ``bands [frames, n_bands]``, bins of a band keeping their shares.
@@ -162,7 +162,7 @@ def impose_bands(spectrum, bands, first_band, lower, upper, lower_share, upper_s
             out[2 * k + 1] = pairs[2 * k + 1] * modulus[k]
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def invert_bands(bands, first_band, lower, upper, lower_share, upper_share, updates, magnitude):
     """Fills ``magnitude [bins, frames]`` for ``bands [n_bands, frames]``; see ``bank.Bank.inverted``.
@@ -195,7 +195,7 @@ def invert_bands(bands, first_band, lower, upper, lower_share, upper_share, upda
             magnitude[k, first:last] = part[k, : last - first]
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def _multiply_by_bands(part, bands, first_band, lower, upper):
     """Multiplies the bins of ``part [bins, FRAMES_AT_ONCE]`` by what their two bands have."""
@@ -205,7 +205,7 @@ def _multiply_by_bands(part, bands, first_band, lower, upper):
             bins[i] *= lower[k] * own[i] + upper[k] * following[i]
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def _deviations(magnitude, deviation):
     """See ``phase_gradients._deviations``, here on one denominator; the outermost bins have none."""
@@ -219,7 +219,7 @@ def _deviations(magnitude, deviation):
         deviation[k] = -one if bins < -one else bins
 
 
-@_compiled
+@compile_loop
 @no_type_check
 def integrate_phase(magnitude, log_magnitude, before, advance, along_scale, phase):
     """Fills ``phase [frames, bins]`` in turns; the magnitudes have one more frame on either side.
@@ -263,48 +263,3 @@ def integrate_phase(magnitude, log_magnitude, before, advance, along_scale, phas
         for k in range(bins):
             turns = start[peak[k]] + along[k]
             before[k] = turns - np.floor(turns)
-
-
-@_compiled
-@no_type_check
-def greatest_harmonic_sums(partials, pitches, above, weights, greatest):
-    """Raises ``greatest [frames]`` to the weighted sum of the harmonics in ``partials [steps, frames]`` of any pitch.
-
-    The first so many steps are pitches, and harmonics are ``above`` them; beyond the last step is nothing.
-    """
-    total = np.empty(partials.shape[1], np.float32)
-    for pitch in range(pitches):
-        total[:] = 0
-        for h in range(len(above)):
-            if pitch + above[h] < len(partials):
-                row, weight = partials[pitch + above[h]], weights[h]
-                for i in range(len(total)):
-                    total[i] += weight * row[i]
-        for i in range(len(total)):
-            greatest[i] = max(greatest[i], total[i])
-
-
-@_compiled
-@no_type_check
-def best_way(worth, step_cost, jump_cost, total, came_from):
-    """Fills ``came_from [frames, places]``: where the way to each place that is worth most was a frame before.
-
-    A way costs so much for each step that it moves, but no more than a jump. ``total [places]`` begins as the first
-    frame's worth and ends as that of the whole ways.
-    """
-    places = len(total)
-    for t in range(1, len(worth)):
-        before, top = came_from[t], np.argmax(total)
-        jumped = total[top] - jump_cost
-        for k in range(places):
-            before[k] = k
-        for k in range(1, places):
-            if total[k - 1] - step_cost > total[k]:
-                total[k], before[k] = total[k - 1] - step_cost, before[k - 1]
-        for k in range(places - 2, -1, -1):
-            if total[k + 1] - step_cost > total[k]:
-                total[k], before[k] = total[k + 1] - step_cost, before[k + 1]
-        for k in range(places):
-            if jumped > total[k]:
-                total[k], before[k] = jumped, top
-            total[k] += worth[t, k]

@@ -112,12 +112,12 @@ def best_way(worth: Float[Tensor, "frames places"]) -> Int[Tensor, " frames"]:
 
     Places are ``STEPS_A_SEMITONE`` apart.
     """
-    from audiovae import compiled  # numba is slow to import
+    from audiovae import compiled_pitch  # numba is slow to import
 
     worth = worth.contiguous()
     total, came_from = worth[0].numpy().copy(), np.zeros(worth.shape, dtype=np.int16)
     step_cost = np.float32(JUMP_COST / JUMP_SEMITONES / STEPS_A_SEMITONE)
-    compiled.best_way(worth.numpy(), step_cost, np.float32(JUMP_COST), total, came_from)
+    compiled_pitch.best_way(worth.numpy(), step_cost, np.float32(JUMP_COST), total, came_from)
     places = [int(total.argmax())]
     for before in came_from[:0:-1]:
         places.append(int(before[places[-1]]))

@@ -117,7 +117,7 @@ def _near(pitch: Pitches, steps: int) -> Bool[Tensor, "steps frames"]:
 
 def _best_of_intervals(a: Partials, b: Partials) -> Float[Tensor, "frames intervals"]:
     """How well harmonics coincide at each interval, of the pitch that does best there."""
-    from audiovae import compiled  # numba is slow to import
+    from audiovae import compiled_pitch  # numba is slow to import
 
     steps, frames = a.shape
     # Loops over whole vectors are twice as fast.
@@ -127,7 +127,7 @@ def _best_of_intervals(a: Partials, b: Partials) -> Float[Tensor, "frames interv
     for apart, greatest in enumerate(best.numpy(), start=-LARGEST_STEPS):
         in_a, in_b = (ROOM + its for its in _halves(apart))
         product = a[in_a : in_a + steps] * b[in_b : in_b + steps]
-        compiled.greatest_harmonic_sums(product.numpy(), PITCHES, above, weights, greatest)
+        compiled_pitch.greatest_harmonic_sums(product.numpy(), PITCHES, above, weights, greatest)
     return best[:, :frames].mT.contiguous()
 
 

@@ -140,4 +140,4 @@ def test_loops_compile_where_nothing_can_be_kept():
     exec(compile("def double(x): return 2 * x", "<nowhere>", "exec"), named)
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(named["double"], cache=True)
-    assert compiled._compiled(named["double"])(21) == 42
+    assert compiled.compile_loop(named["double"])(21) == 42
