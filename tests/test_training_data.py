@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.training import data
 from audiovae.training.data import Cache, Skipped, open_cache
+from audiovae.training.older_caches import in_use
 from audiovae.training.segments import Segments
 
 TINY = Path(data.__file__).parents[1] / "configs" / "tiny.toml"
@@ -129,6 +131,19 @@ class TestCache:
         assert set((tmp_path / "cache").iterdir()) == files and not first.audio.exists()
         open_cache(folder, tmp_path / "cache", CONFIG)
         assert len(caplog.messages) == 1
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="what is open can't be removed there anyhow")
+    def test_an_older_cache_stays_while_it_is_in_use(self, folder, tmp_path) -> None:
+        first = open_cache(folder, tmp_path / "cache", CONFIG)
+        with in_use(first.audio):
+            write_tone(folder / "0.wav", seconds=0.75)
+            open_cache(folder, tmp_path / "cache", CONFIG)
+            assert first.audio.exists() and first.audio.with_suffix(".json").exists()
+        write_tone(folder / "0.wav", seconds=0.8)
+        last = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert list((tmp_path / "cache").glob("*.int16")) == [last.audio]
+        with pytest.raises(InputError, match=f"{first.audio.name}: No such file or directory: another process removed"):
+            in_use(first.audio)
 
     def test_an_older_cache_stays_until_the_new_one_is_whole(self, folder, tmp_path) -> None:
         def interrupt(done: int, of: int) -> None:

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from audiovae.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Files = dict[str, list[int]]
 """Size in bytes and time of the last change, in ns, of a folder's audio files, by their path in it."""
@@ -56,11 +61,38 @@ class OlderCaches:
         )
 
     def remove(self) -> None:
-        """The index first, without which the audio is nothing. Where the system holds on to a file, it stays."""
+        """The index first, without which the audio is nothing. What is in use stays, until it is older still."""
         for index in self.indexes:
+            audio = index.with_suffix(".int16")
             with suppress(OSError):
+                if audio.exists():
+                    _lock(audio, alone=True).close()
                 index.unlink()
-                index.with_suffix(".int16").unlink()
+                audio.unlink()
+
+
+def in_use(audio: Path) -> BinaryIO:
+    """A cache's audio, opened: until it is closed, no process removes it. Raises InputError if one just has."""
+    try:
+        return _lock(audio, alone=False)
+    except OSError as error:
+        raise InputError(
+            f"{audio}: {error.strerror}: another process removed it, run the same command again"
+        ) from error
+
+
+def _lock(audio: Path, *, alone: bool) -> BinaryIO:
+    """Raises BlockingIOError if others have it, and it is wanted alone. Not every file system knows locks."""
+    file = audio.open("rb")
+    try:
+        if fcntl:  # Windows removes no file that is open
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:
+        pass
+    return file
 
 
 def older_caches(cache_folder: Path, made_of: dict[str, Any], *, key: str) -> OlderCaches:

@@ -22,6 +22,7 @@ from audiovae.training.data import Cache, open_cache
 from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, fit_mixture, latents_of
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import is_cpu
+from audiovae.training.older_caches import in_use
 from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, data_words, remove_abandoned
 from audiovae.training.state import MODEL_FILE, Parts, load_state, save_state
 
@@ -111,7 +112,8 @@ def train_prior(
         watch.opened(cache)
         on = torch.device("cpu" if is_cpu(device) else "cuda")
         task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on)
-        trainer, held_out = _trainer(task, watch)
+        with in_use(cache.audio):
+            trainer, held_out = _trainer(task, watch)
         _resume(trainer, state)
         _train(trainer, held_out, state, watch, ends_at)
         error, step = trainer.keep_best(held_out), trainer.position.step
