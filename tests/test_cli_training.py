@@ -163,6 +163,10 @@ def test_train_refuses_what_it_cannot_use(quick: Path, music: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     words = ("train", quick, "--data", tmp_path / "empty", "--out", run, "--device", "cpu")
     assert refuse(*words) == f"{tmp_path}/empty: no audio files in it"
+    if sys.platform not in ("darwin", "win32"):
+        odd = tmp_path / os.fsdecode(b"\xff")
+        assert "has a name that is no text" in refuse("train", quick, "--data", music, "--out", odd)
+        assert not odd.exists()
     assert not run.exists()
 
 

@@ -186,3 +186,15 @@ def test_a_run_is_trained_by_one_process_at_a_time(sounds_folder: Path, tmp_path
     run = training_run.new_run("tiny", ["training.steps=2"], data=sounds_folder, folder=tmp_path / "run")
     with locked(tmp_path / "run"), pytest.raises(InputError, match=f"^{tmp_path}/run: another process is writing"):
         training_run.train(run, device="cpu")
+
+
+def test_a_run_that_was_begun_meanwhile_is_not_replaced(sounds_folder: Path, tmp_path: Path) -> None:
+    folders = {"data": sounds_folder, "folder": tmp_path / "run", "cache": tmp_path / "cache"}
+    slow, quick = (training_run.new_run("tiny", ["training.steps=2"], **folders) for _ in range(2))
+    training_run.train(quick, device="cpu")
+    model = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(
+        InputError, match=r"run: not empty \(--resume .* continues the run in it, --force replaces it\)$"
+    ):
+        training_run.train(slow, device="cpu")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == model

@@ -196,3 +196,13 @@ def test_fewer_steps_than_are_done_leave_nothing_to_do(cache: Cache, tmp_path: P
     again = trainer_of(cache, tmp_path, "training.steps=4")
     again.resume()
     assert again.train() is None and again.position.step == 10
+
+
+def test_steps_that_are_the_last_ones_only_since_make_a_model_too(cache: Cache, tmp_path: Path) -> None:
+    trainer_of(cache, tmp_path, "training.steps=20").train(stop=lambda: True)
+    assert not (tmp_path / "model.safetensors").exists()
+    again = trainer_of(cache, tmp_path, "training.steps=1")
+    again.resume()
+    validation = again.train()
+    assert validation is not None and again.position.step == 1
+    assert state.model_step(tmp_path) == 1

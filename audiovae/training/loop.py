@@ -30,7 +30,7 @@ from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import average, model_optimizer, step_if_finite
 from audiovae.training.passes import AutoencodingStep, RecordedPass
 from audiovae.training.segments import Segments, StepBatches, by_pitch, spectrograms
-from audiovae.training.state import MODEL_FILE, STATE_FILE, Parts, Position, load_state, save_state
+from audiovae.training.state import MODEL_FILE, STATE_FILE, Parts, Position, load_state, model_step, save_state
 from audiovae.training.validation import Validation, validate
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,8 @@ class Trainer:
         self, log: RunLog | None, watch: Callable[[Progress], None], stop: Callable[[], bool] | None
     ) -> Validation | None:
         training, result, unheard = self.config.training, None, False
+        if self.position.step >= training.steps and model_step(self.run) < self.position.step:
+            return self._validate(log)  # of steps that were the last ones only since
         with closing(self._batches()) as batches:
             for target in batches:
                 losses = self._step(target)

@@ -20,6 +20,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.folder_lock import LOCK, locked
 from audiovae.training.data import Cache, open_cache
+from audiovae.training.older_caches import in_use
 from audiovae.training.state import BOARD_FOLDER, LOG_FILE, MODEL_FILE, STATE_FILE
 from audiovae.whole_file import whole_file
 
@@ -53,6 +54,8 @@ class Run:
     """Whether it continues from the folder's newest state."""
     start: Checkpoint | None = None
     """The model that a new run tunes further; None starts from principal components of the data."""
+    force: bool = False
+    """Whether a new run may replace one that is in the folder."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,14 @@ def new_run(
         plain = [] if settings.model.variational else ["model.variational=false"]
         refuse_another_model(settings, checkpoint.config.with_overrides(plain), str(start))
     require_folder(data)
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{folder}: has a name that is no text, in which TensorBoard can't write") from error
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
     if _is_first_process():
         _refuse_used(folder, force=force)
-    return Run(folder, settings, data, cache or folder.absolute().parent / "cache", start=checkpoint)
+    return Run(folder, settings, data, cache or folder.absolute().parent / "cache", start=checkpoint, force=force)
 
 
 def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None, cache: Path | None = None) -> Run:
@@ -161,8 +168,11 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
         with processes.main_process_first():
             # The others find the cache complete, and only open it.
             cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
+            alone.enter_context(in_use(cache.audio))
             if processes.is_main_process:
                 alone.enter_context(locked(run.folder))
+                if not run.resumed:
+                    _refuse_run(run.folder, force=run.force)  # another process may have been faster
                 prepare_folder(run)
                 watch.opened(cache)
         trainer = Trainer(run.config, cache, run.folder, device=device, facts=_facts(run, cache))
@@ -221,15 +231,20 @@ def _warn_of_a_flow(run: Run) -> None:
 def _refuse_used(folder: Path, *, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
+    _refuse_run(folder, force=force)
     there = {path.name for path in folder.iterdir()} - {LOCK} if folder.exists() else set()
     if CONFIG_FILE in there:
-        if not force:
-            goes_on = f"--resume {folder} continues the run in it, " if STATE_FILE in there else ""
-            raise InputError(f"{folder}: not empty ({goes_on}--force replaces it)")
-    elif taken := there & set(RESULTS):
+        return
+    if taken := there & set(RESULTS):
         raise InputError(f"{folder / min(taken)}: is there, and not a run's: use another folder")
     elif there and not force:
         raise InputError(f"{folder}: not empty, and no run: use another folder (--force: beside what is there)")
+
+
+def _refuse_run(folder: Path, *, force: bool) -> None:
+    if (folder / CONFIG_FILE).exists() and not force:
+        goes_on = f"--resume {folder} continues the run in it, " if (folder / STATE_FILE).exists() else ""
+        raise InputError(f"{folder}: not empty ({goes_on}--force replaces it)")
 
 
 def prepare_folder(run: Run) -> None:

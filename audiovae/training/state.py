@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from audiovae.checkpoint import load_checkpoint
 from audiovae.errors import InputError
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 
@@ -54,6 +55,14 @@ class Parts:
     optimizers: dict[str, torch.optim.Optimizer]
     may_be_new: frozenset[str] = frozenset()
     """Names that an older state may lack: those parts start afresh."""
+
+
+def model_step(run: Path) -> int:
+    """Steps that the model in a run's folder was trained for; -1 if there is none that can be read."""
+    try:
+        return load_checkpoint(run / MODEL_FILE).facts.step
+    except InputError:
+        return -1
 
 
 def save_state(path: Path, parts: Parts, position: Position) -> None:
