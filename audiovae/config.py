@@ -209,10 +209,8 @@ class TrainingConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
         if self.adversarial_weight and self.adversarial_start_step >= self.steps:
-            raise ValueError(
-                f"adversarial_start_step {self.adversarial_start_step} is not before the last of {self.steps} steps: "
-                "the discriminator would never join"
-            )
+            late = f"adversarial_start_step {self.adversarial_start_step} is not before the last of {self.steps} steps"
+            raise ValueError(f"{late}: the discriminator would never join")
         return self
 
 
@@ -240,6 +238,8 @@ class Config(Settings):
         if bands % stride:
             multiple = f"a multiple of the product of model.band_strides, {stride}"
             raise ValueError(f"spectrogram.n_bands {bands} must be {multiple}")
+        if self.model.latent_channels > (values := bands * self.model.time_stride):
+            raise ValueError(f"model.latent_channels must be at most {values}, as many as a latent frame has values")
         return self
 
     @classmethod

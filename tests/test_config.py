@@ -77,6 +77,10 @@ def test_settings_are_frozen() -> None:
         ),
         ("[model]\nchannels = [8, 8, 8]", "one entry for each stage"),
         ("[spectrogram]\nn_bands = 40", "must be a multiple of the product of model.band_strides, 16"),
+        (
+            "[model]\nlatent_channels = 1025",
+            "model.latent_channels must be at most 1024, as many as a latent frame has",
+        ),
         ("[spectrogram]\nf_max = 30000.0", "half the sample rate"),
         ("[spectrogram]\nhop_length = 1000", "n_fft 2048 must be a multiple of hop_length 1000"),
         ("[training\n", "not TOML"),
