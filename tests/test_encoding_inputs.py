@@ -113,7 +113,7 @@ def test_archives_are_like_folders(tmp_path: Path) -> None:
 def test_links_in_an_archive_are_what_they_lead_to(tmp_path: Path) -> None:
     Audio(tone(samples=3000), 44_100).save(tmp_path / "a.wav")
     (tmp_path / "hard.wav").hardlink_to(tmp_path / "a.wav")
-    (tmp_path / "soft.wav").symlink_to("a.wav")
+    (tmp_path / "soft.wav").symlink_to("hard.wav")
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         for name in ("a.wav", "hard.wav", "soft.wav"):
             tar.add(tmp_path / name, f"in/{name}")
@@ -174,12 +174,14 @@ def test_inputs_without_recordings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("not a tar archive")
     (tmp_path / "a.tar.gz").write_text("compressed")
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "wide.txt").write_text("a.wav\n", encoding="utf-16")
     for name, reason in {
         "empty": "no audio files in it",
         "missing": "no such file or folder",
         "a.tar": "not a tar archive, or a compressed one",
         "a.tar.gz": "not a tar archive, or a compressed one",
         "empty.txt": "no audio files in it",
+        "wide.txt": "not a list of paths in UTF-8",
         "x" * 300: "File name too long",
     }.items():
         with pytest.raises(InputError, match=f"{name}: {reason}"):

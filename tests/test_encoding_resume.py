@@ -1,7 +1,10 @@
 """What a run makes of a dataset that is there already: damaged, of other files, of another model, in use."""
 
 import errno
+import hashlib
 import os
+import tarfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,11 @@ import pytest
 import torch
 from encoding_stand_in import SETTINGS, content, encode, make_music, run
 
-from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.run import encode_dataset
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
-from audiovae.latent_dataset.schema import DatasetSettings
+from audiovae.latent_dataset.schema import DatasetSettings, Row
 from audiovae.latent_dataset.shards import find_shards
 
 
@@ -117,6 +120,32 @@ def test_a_recording_of_the_same_name_elsewhere_is_another(music: Path, tmp_path
     assert sorted(roots) == [str(music), str(other)]
 
 
+def test_a_recording_in_an_archive_that_is_still_there_was_not_moved(music: Path, tmp_path: Path) -> None:
+    def encode_members(recordings: Sequence[Recording]) -> Iterator[Row]:
+        for one in recordings:
+            assert one.member is not None
+            facts = {"size": one.member.size, "mtime_ns": one.member.mtime_ns}
+            facts["sha256"] = hashlib.sha256((music / "00001.wav").read_bytes()).hexdigest()
+            mean = torch.zeros(1, 2, 3)
+            yield Row(one.source, one.root, **facts, sample_rate=8000, samples=3, level_db=-1.0, mean=mean)
+
+    def done(archive: Path, **options: Any) -> tuple[int, int]:
+        recordings, dataset = find_recordings([archive]), tmp_path / "latents"
+        outcome = encode_dataset(recordings, dataset, SETTINGS, encode_members, **options)
+        return outcome.encoded, outcome.done_before
+
+    archives = [tmp_path / name / "x.tar" for name in ("one", "two", "three")]
+    for archive in archives:
+        archive.parent.mkdir()
+        with tarfile.open(archive, "w") as tar:
+            tar.add(music / "00001.wav", "1.wav")
+    assert done(archives[0]) == done(archives[1]) == (1, 0)
+    assert done(archives[1], redo="all") == (1, 0)
+    assert {row["root"] for row in content(tmp_path / "latents")["ok"]} == {str(one.parent) for one in archives[:2]}
+    archives[0].unlink()
+    assert done(archives[2]) == (0, 1)
+
+
 def test_a_folder_that_moved_is_known_again_by_its_content(music: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "latents"
     run(music, dataset)
@@ -165,7 +194,7 @@ def test_a_dataset_that_cannot_be_written_is_refused(
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file: is a file, not a folder"):
         run(music, tmp_path / "file")
-    with pytest.raises(InputError, match="below: can't be made: Not a directory"):
+    with pytest.raises(InputError, match="below: can't be written: Not a directory"):
         run(music, tmp_path / "file" / "below")
 
     def read_only(lock: object) -> None:

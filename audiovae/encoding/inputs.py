@@ -17,6 +17,8 @@ from audiovae.latent_dataset.schema import name_text, text_name
 
 MOST_SECONDS = 9e9
 """Since 1970, in nanoseconds that 64 bits hold."""
+LINKS_FOLLOWED = 40
+"""In an archive, from one to the next; more are a loop."""
 _PATH_KEYS = ("path", "audio_filepath")
 """Of a line of a manifest; the second is NeMo's."""
 
@@ -181,6 +183,8 @@ def _text(path: Path) -> str:
 
 def _listed(name: str, folder: str, text: str) -> dict[str, Place]:
     """The paths in a list or manifest that lies in a folder."""
+    if "\0" in text:
+        raise InputError(f"{name}: not a list of paths in UTF-8")
     lines = (line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n"))
     lines = (line for line in lines if line.strip())
     paths = (_manifest_path(name, line) for line in lines) if name.lower().endswith(".jsonl") else lines
@@ -234,13 +238,15 @@ def _members(archive: Path) -> Iterator[tuple[str, Member]]:
 
 def _linked(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """What a link in an archive leads to, if that is in it; what is no link is itself."""
-    if not (entry.islnk() or entry.issym()):
-        return entry
-    folder = posixpath.dirname(entry.name) if entry.issym() else ""
-    try:
-        return tar.getmember(posixpath.normpath(posixpath.join(folder, entry.linkname)))
-    except KeyError:
-        return entry
+    for _ in range(LINKS_FOLLOWED):
+        if not (entry.islnk() or entry.issym()):
+            break
+        folder = posixpath.dirname(entry.name) if entry.issym() else ""
+        try:
+            entry = tar.getmember(posixpath.normpath(posixpath.join(folder, entry.linkname)))
+        except KeyError:
+            break
+    return entry
 
 
 def _refuse_broken_end(archive: Path, end: int) -> None:

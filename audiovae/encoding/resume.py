@@ -161,7 +161,8 @@ def _of_another_root(recording: Recording, by_source: dict[str, list[_Held]]) ->
 
 def _is_gone(path: str) -> bool:
     if not scheme_of(path):
-        return not os.path.lexists(path)
+        # One in an archive that is still there was not moved.
+        return not (os.path.lexists(path) or any(map(os.path.isfile, Path(path).parents)))
     try:
         remote.look_at(path)
     except FileNotFoundError:
