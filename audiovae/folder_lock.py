@@ -23,7 +23,7 @@ def locked(folder: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise InputError(f"{folder}: is a file, not a folder") from error
     except OSError as error:
-        raise InputError(f"{folder}: can't be made: {error.strerror}") from error
+        raise InputError(f"{folder}: can't be written: {error.strerror}") from error
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()

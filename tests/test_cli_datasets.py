@@ -264,3 +264,15 @@ def test_a_second_encode_into_a_dataset_is_refused(checkpoint: Path, clips: Path
     with locked(tmp_path / "x"):
         line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint)
     assert line == f"{tmp_path}/x: another process is writing to it"
+
+
+def test_a_second_decode_into_a_folder_is_refused_and_no_lock_is_left(
+    checkpoint: Path, clips: Path, tmp_path: Path
+) -> None:
+    dataset, out = tmp_path / "latents", tmp_path / "out"
+    work("encode", clips / "a.wav", "--out", dataset, "--checkpoint", checkpoint)
+    words = ("decode", dataset, "--out", out, "--checkpoint", checkpoint, "--quality", "draft")
+    with locked(out):
+        assert refuse(*words, "--force") == f"{out}: another process is writing to it"
+    work(*words)
+    assert names(out) == ["a.wav"]

@@ -72,6 +72,9 @@ def test_an_output_folder_that_cannot_be_one_is_refused_before_any_work(
     words = (command, *inputs, "--checkpoint", "none.safetensors", "--out")
     assert refuse(*words, tmp_path / "file") == f"{tmp_path}/file: is a file, not a folder"
     assert refuse(*words, tmp_path / "file" / "x") == f"{tmp_path}/file/x: {tmp_path}/file is a file, not a folder"
+    (tmp_path / "link").symlink_to("nowhere")
+    assert refuse(*words, tmp_path / "link") == f"{tmp_path}/link: is a link that leads nowhere"
+    (tmp_path / "link").unlink()
     assert refuse(*words, "/proc/x").startswith("/proc/x: can't be written: ")
     assert names(tmp_path) == ["a.latents.safetensors", "file"]
 

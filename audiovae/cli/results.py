@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from audiovae.errors import InputError
+from audiovae.folder_lock import LOCK, locked
 from audiovae.interrupts import interrupts_held
 from audiovae.whole_file import whole_file
 
@@ -19,7 +20,8 @@ def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
     """Raises InputError if results of these names (with folders, perhaps) can't go there. Changes nothing."""
     existing = _nearest_existing(folder)
     if not existing.is_dir():
-        raise InputError(f"{folder}: {'is' if existing == folder else f'{existing} is'} a file, not a folder")
+        what = "a file, not a folder" if existing.exists() else "a link that leads nowhere"
+        raise InputError(f"{folder}: {'is' if existing == folder else f'{existing} is'} {what}")
     for name in names:
         target = folder / name
         between = list(target.relative_to(folder).parents)[:-1]
@@ -61,15 +63,28 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
     """Yields those of these files that are still to be made in ``folder``, each of them whole, in its place.
 
     What a block that didn't come to its end made with the same stays, and isn't to be made again. Raises InputError
-    like ``check_folder``, and for an interrupt, if there is something to go on with.
+    like ``check_folder``, while another process does so, and for an interrupt, if there is something to go on with.
     """
     check_folder(folder, [], force=force)
-    mark, there = folder / UNFINISHED, _nearest_existing(folder)
+    there = _nearest_existing(folder)
+    with locked(folder):
+        try:
+            with _growing(folder, names, made_with, force=force) as left:
+                yield left
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+            if not _has_any(folder, names):
+                _remove_nothing(folder, there)
+
+
+@contextmanager
+def _growing(folder: Path, names: Sequence[str], made_with: str, *, force: bool) -> Iterator[list[str]]:
+    mark = folder / UNFINISHED
     goes_on = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == made_with
     left = [name for name in names if not (goes_on and _is_younger(folder / name, mark))]
     check_folder(folder, left, force=force)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if len(left) == len(names):
             with whole_file(mark, force=True) as temporary:
                 temporary.write_text(made_with, encoding="utf-8")
@@ -78,12 +93,14 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
     except OSError as error:
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
     except KeyboardInterrupt:
-        if not any(_is_younger(folder / name, mark) for name in names):
+        if not _has_any(folder, names):
             raise
         raise InputError(f"{folder}: interrupted; the same command goes on") from None
-    finally:
-        if not any(_is_younger(folder / name, mark) for name in names):
-            _remove_nothing(folder, mark, there)
+
+
+def _has_any(folder: Path, names: Sequence[str]) -> bool:
+    """Whether anything was made since the mark was."""
+    return any(_is_younger(folder / name, folder / UNFINISHED) for name in names)
 
 
 def _is_younger(file: Path, mark: Path) -> bool:
@@ -91,10 +108,10 @@ def _is_younger(file: Path, mark: Path) -> bool:
     return file.is_file() and mark.exists() and file.stat().st_mtime_ns >= mark.stat().st_mtime_ns
 
 
-def _remove_nothing(folder: Path, mark: Path, there: Path) -> None:
+def _remove_nothing(folder: Path, there: Path) -> None:
     """What a block left that made no file: its mark, and the folders that were not there before."""
     with suppress(OSError):
-        mark.unlink(missing_ok=True)
+        (folder / UNFINISHED).unlink(missing_ok=True)
         for made in (folder, *folder.parents):
             if made == there or made.absolute() == there:
                 break
