@@ -154,7 +154,7 @@ class AudioWriter:
     def __init__(self, path: str | Path, sample_rate: int, channels: int, *, force: bool = False) -> None:
         self.path, self.gain_db, self._force = Path(path), 0.0, force
         check_target(self.path, force=force)
-        _refuse_shape(self.path, sample_rate, channels)
+        refuse_shape(self.path, sample_rate, channels)
         self._suffix, self._channels, self._peak = self.path.suffix.lower(), channels, 0.0
         self._rate = _mp3_sample_rate(sample_rate) if self._suffix == ".mp3" else sample_rate
         self._resampler = Resampler(sample_rate, self._rate, channels=channels)
@@ -239,7 +239,8 @@ def _refuse_long(path: Path) -> None:
         raise InputError(f"{path}: the path is longer than the {_PATH_BYTES} bytes that libsndfile can take")
 
 
-def _refuse_shape(path: Path, sample_rate: int, channels: int) -> None:
+def refuse_shape(path: str | Path, sample_rate: int, channels: int) -> None:
+    """Raises InputError for a sample rate or channels that a recording of this name can't have."""
     if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
         raise InputError(f"{path}: sample rate {sample_rate} Hz is outside {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz")
     if channels not in (1, 2):
@@ -249,7 +250,7 @@ def _refuse_shape(path: Path, sample_rate: int, channels: int) -> None:
 def _refuse_unusable(path: Path, file: soundfile.SoundFile) -> None:
     if file.format == "RAW":  # libsndfile takes any file with a telephony suffix (.vox, .gsm) for headerless audio
         raise InputError(f"{path}: not audio, or headerless audio: convert it to WAV first")
-    _refuse_shape(path, file.samplerate, file.channels)
+    refuse_shape(path, file.samplerate, file.channels)
     if file.frames == 0:
         raise InputError(f"{path}: contains no samples")
     if (cut_off := _CUT_OFF.search(file.extra_info)) and int(cut_off[1] or cut_off[2]) < _STREAMED:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.audio import Audio, AudioFile, AudioWriter
+from audiovae.audio import Audio, AudioFile, AudioWriter, refuse_shape
 from audiovae.checkpoint import Checkpoint, load_checkpoint
 from audiovae.chunks import analysis_chunks, chunks, measure
 from audiovae.config import Config
@@ -78,7 +78,7 @@ class Codec:
         """
         recording = AudioFile(source) if isinstance(source, str | Path) else source
         if isinstance(recording, Audio):
-            _check_audio(recording)
+            recording = _checked(recording)
         measured, means, logvars = measure(recording, self.config), [], []
         context = self.checkpoint.model.context_latent_frames
         pieces = analysis_chunks(recording, measured, self.config, size=CHUNK_LATENT_FRAMES, context=context)
@@ -244,15 +244,16 @@ def _regrouped(
     yield waiting, True
 
 
-def _check_audio(audio: Audio) -> None:
-    """What ``AudioFile`` refuses in files is refused in memory too."""
+def _checked(audio: Audio) -> Audio:
+    """In float32, without a gradient. What ``AudioFile`` refuses in files is refused in memory too."""
     name = audio.source or "audio"
+    refuse_shape(name, audio.sample_rate, audio.channels)
     if not audio.samples:
         raise InputError(f"{name}: contains no samples")
-    if audio.channels > 2:
-        raise InputError(f"{name}: has {audio.channels} channels, only mono and stereo are supported")
-    if not audio.waveform.isfinite().all():
+    waveform = audio.waveform.detach().to("cpu", torch.float32)
+    if not waveform.isfinite().all():
         raise InputError(f"{name}: contains NaN or infinity")
+    return replace(audio, waveform=waveform)
 
 
 def _levelled(

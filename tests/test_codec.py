@@ -95,9 +95,21 @@ def test_audio_in_memory_is_refused_like_a_file(codec: Codec):
         (torch.zeros(1, 0), "contains no samples"),
         (torch.zeros(3, 100), "has 3 channels"),
         (torch.full((1, 100), float("nan")), "contains NaN or infinity"),
+        (torch.zeros(0, 100), "has 0 channels"),
     ):
         with pytest.raises(InputError, match=f"mine: {reason}"):
             codec.encode(Audio(waveform, 44100, source="mine"))
+    for rate in (0, 4_000, 1_000_000):
+        with pytest.raises(InputError, match=f"mine: sample rate {rate} Hz is outside 8000 to 192000 Hz"):
+            codec.encode(Audio(torch.zeros(1, 100), rate, source="mine"))
+
+
+@pytest.mark.parametrize("sample_rate", [44_100, 48_000])
+def test_audio_in_memory_may_be_of_any_float_and_have_a_gradient(codec: Codec, sample_rate: int):
+    waveform = noise(samples=9000)
+    expected = codec.encode(Audio(waveform, sample_rate)).mean
+    assert codec.encode(Audio(waveform.double(), sample_rate)).mean.equal(expected)
+    assert codec.encode(Audio(waveform.clone().requires_grad_(), sample_rate)).mean.equal(expected)
 
 
 def test_stereo_stays_stereo(codec: Codec):
