@@ -23,6 +23,9 @@ from audiovae.cli.sounds import generate, reconstruct
 from audiovae.cli.train_prior import train_prior
 from audiovae.errors import InputError
 
+INTERRUPTED = 130
+_TOLD_TO_STOP = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class Commands(TyperGroup):
     """Turns what can't be used into one line on stderr and exit 1; a defect of ours keeps its traceback."""
@@ -31,7 +34,7 @@ class Commands(TyperGroup):
         """Runs a command."""
         try:
             # torch would import it, and swallow an interrupt that comes meanwhile.
-            import numpy  # noqa: F401
+            import numpy.random  # noqa: F401
 
             return super().invoke(ctx)
         except (InputError, OSError, KeyboardInterrupt, MemoryError, RuntimeError) as error:
@@ -44,7 +47,7 @@ class Commands(TyperGroup):
             _drop_what_nobody_reads()
             # Training tells an interrupt in words of its own.
             stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-            raise typer.Exit(130 if stopped else 1) from None
+            raise typer.Exit(INTERRUPTED if stopped else 1) from None
 
 
 def _is_of_memory(error: RuntimeError) -> bool:
@@ -118,10 +121,17 @@ def _clean_up_when_told_to_stop() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP"):
-        # nohup asks to have SIGHUP ignored, and Windows has none.
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
-            signal.signal(getattr(signal, name), stop)
+    for number in _TOLD_TO_STOP:
+        # nohup asks to have SIGHUP ignored.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
+
+
+def _end_at_once_if_told_again() -> None:
+    """Once all is cleaned up: in a library that ends, a second Ctrl-C would only leave a traceback."""
+    for number in (signal.SIGINT, *_TOLD_TO_STOP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main() -> None:
@@ -131,4 +141,9 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may hold bytes that are no text; to print them must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
-    app(prog_name="audiovae")
+    try:
+        app(prog_name="audiovae")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _end_at_once_if_told_again()
+        raise
