@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -72,6 +72,9 @@ def build(
     `make` returns audio and labels, or None for silence, which leaves no file. The manifest grows as
     the files do, so an interrupted run loses nothing; at the end it is sorted.
     """
+    (twice, jobs_of_it), *_ = Counter(job.file for job in jobs).most_common(1) or [(None, 0)]
+    if jobs_of_it > 1:
+        raise ValueError(f"{root / str(twice)}: would be made of {jobs_of_it} sources with names alike; rename them")
     manifest = root / "manifest.jsonl"
     rows = {row["file"]: row for row in read_rows(manifest)}
     strangers = rows.keys() - {job.file.as_posix() for job in jobs}

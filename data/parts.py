@@ -18,6 +18,8 @@ def split(path: Path, folder: Path, part_bytes: int) -> list[Path]:
     """Cut a file into parts beside a list of their checksums; returns the parts. Raises InputError if it can't."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if part_bytes < 1:
+        raise InputError(f"{path}: parts of {part_bytes} bytes hold nothing")
     folder.mkdir(parents=True, exist_ok=True)
     parts, whole = [], hashlib.sha256()
     with path.open("rb") as file:
@@ -37,6 +39,7 @@ def join(listing: Path, path: Path, *, force: bool = False) -> None:
     try:
         content = json.loads(listing.read_text(encoding="utf-8"))
         parts = [(listing.parent / part["file"], part["sha256"]) for part in content["parts"]]
+        size, checksum_of_all = int(content["bytes"]), str(content["sha256"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{listing}: not a list of parts: {error}") from error
     missing = [part.name for part, _ in parts if not part.is_file()]
@@ -50,7 +53,7 @@ def join(listing: Path, path: Path, *, force: bool = False) -> None:
             block = part.read_bytes()
             whole.update(block)
             out.write(block)
-        if whole.hexdigest() != content["sha256"]:
+        if (out.tell(), whole.hexdigest()) != (size, checksum_of_all):
             raise InputError(f"{listing}: the parts are whole, but not those of {content['file']}")
 
 

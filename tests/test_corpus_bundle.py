@@ -345,3 +345,15 @@ class TestParts:
         with pytest.raises(InputError, match=r"state\.json: 1 of 3 parts missing: state\.002$"):
             parts.join(listing, tmp_path / "again")
         assert not (tmp_path / "again").exists()
+
+    def test_that_hold_nothing_are_refused(self, recipes: Path, tmp_path: Path) -> None:
+        import parts
+
+        (tmp_path / "state").write_bytes(bytes(1000))
+        with pytest.raises(InputError, match="state: parts of 0 bytes hold nothing"):
+            parts.split(tmp_path / "state", tmp_path / "out", 0)
+        parts.split(tmp_path / "state", tmp_path / "out", 600)
+        listing = tmp_path / "out" / "state.json"
+        listing.write_text(listing.read_text().replace('"bytes": 1000', '"bytes": 1001'))
+        with pytest.raises(InputError, match="the parts are whole, but not those of state"):
+            parts.join(listing, tmp_path / "again")

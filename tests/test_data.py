@@ -51,3 +51,14 @@ def test_split_is_by_number_and_leaves_four_fifths_to_training():
     splits = result.stdout
     assert splits.count("'train'") == 8
     assert splits.count("'valid'") == splits.count("'test'") == 1
+
+
+def test_files_that_would_be_called_alike_are_refused(tmp_path: Path):
+    code = (
+        "import pathlib, types, corpus\n"
+        "jobs = [types.SimpleNamespace(file=pathlib.Path('test/a.flac')) for _ in range(2)]\n"
+        f"corpus.build(pathlib.Path({str(tmp_path)!r}), jobs, None, None)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=False)
+    assert "test/a.flac: would be made of 2 sources with names alike" in result.stderr
+    assert not list(tmp_path.iterdir())
