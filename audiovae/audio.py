@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
@@ -22,6 +21,7 @@ from torch import Tensor
 from audiovae.errors import InputError
 from audiovae.forward_file import Forward, quiet_mp3
 from audiovae.resampling import Resampler, regroup
+from audiovae.whole_file import temporary_folder
 
 SAMPLE_RATES = (8_000, 192_000)  # Hz; lowest and highest that is read or written
 CODINGS = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}  # of written files
@@ -162,7 +162,7 @@ class AudioWriter:
 
     def __enter__(self) -> "AudioWriter":
         with _writing(self.path), ExitStack() as stack:
-            self._folder = stack.enter_context(TemporaryDirectory(prefix=".audiovae-", dir=self.path.parent))
+            self._folder = stack.enter_context(temporary_folder(self.path.parent))
             self._floats = stack.enter_context(
                 self._open(os.fsencode(f"{self._folder}/floats"), subtype="FLOAT", format="RF64")
             )
@@ -183,7 +183,7 @@ class AudioWriter:
             if kind is None:
                 self._keep(self._resampler.finish())
                 self._floats.close()
-                self._encode(Path(self._folder, "encoded"))
+                self._encode(self._folder / "encoded")
 
     def _keep(self, block: Float[Tensor, "channels block"]) -> None:
         if block.shape[1]:

@@ -1,11 +1,20 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import functools
 import os
+import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from audiovae.errors import InputError
+
+TEMPORARY = ".audiovae-"
+"""How names of temporary folders begin; a number of twelve digits follows."""
+ABANDONED_AFTER_SECONDS = 12 * 3600
+"""A folder that nothing was written to for so long is that of a process that was killed."""
 
 
 @contextlib.contextmanager
@@ -25,6 +34,32 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder in this one, on the same disk, for what isn't whole yet; with what is in it, it goes at the end.
+
+    What killed processes left there goes too: it may be gigabytes. Raises OSError if the disk refuses.
+    """
+    _remove_abandoned(folder)
+    # It has a name before it is there, so that an interrupt finds it whenever it comes.
+    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}"
+    try:
+        temporary.mkdir(mode=0o700)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@functools.cache
+def _remove_abandoned(folder: Path) -> None:
+    """Once in each process: to look through a folder of ten thousand files takes a while."""
+    for left in folder.glob(TEMPORARY + "[0-9a-f]" * 12):
+        with contextlib.suppress(OSError):  # its process ended it just now, or it is another user's
+            newest = max(path.lstat().st_mtime for path in (left, *left.rglob("*")))
+            if time.time() - newest > ABANDONED_AFTER_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _refuse_taken(path: Path, *, force: bool) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from audiovae.__main__ import main as start
 from audiovae.audio import Audio, AudioWriter
 from audiovae.cli.results import check_folder, result_folder
 from audiovae.errors import InputError
-from audiovae.whole_file import whole_file
+from audiovae.whole_file import ABANDONED_AFTER_SECONDS, whole_file
 
 
 @pytest.mark.parametrize("words", ["generate", "reconstruct x.wav", "encode x.wav", "decode x", "train base --data x"])
@@ -197,3 +198,20 @@ def test_a_file_in_the_way_of_a_folder_is_told_before_any_work(tmp_path: Path) -
     (tmp_path / "q").write_text("mine")
     with pytest.raises(InputError, match="q: is a file, a folder is to be made there"):
         check_folder(tmp_path, ["p.wav", "q/y.wav"], force=True)
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(tmp_path: Path) -> None:
+    dead, alive, mine = (
+        tmp_path / name for name in (f".audiovae-{'0' * 12}", f".audiovae-{'1' * 12}", ".audiovae-mine")
+    )
+    old = time.time() - 2 * ABANDONED_AFTER_SECONDS
+    for folder in (dead, alive, mine):
+        (folder / "results").mkdir(parents=True)
+        (folder / "results" / "floats").write_bytes(b"half")
+        for path in (folder / "results" / "floats", folder / "results", folder):
+            os.utime(path, (old, old))
+    os.utime(alive / "results" / "floats")
+    with AudioWriter(tmp_path / "a.wav", 44_100, 1) as writer:
+        assert len(list(tmp_path.iterdir())) == 3
+        writer.write(torch.zeros(1, 10))
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, mine.name, "a.wav"}

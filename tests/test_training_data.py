@@ -1,7 +1,6 @@
 """The cache of a folder."""
 
 import json
-import os
 import resource
 import sys
 import threading
@@ -221,20 +220,6 @@ class TestCache:
         assert len(caches) == 2 and caches[0] == caches[1]
         assert caches[0].audio.stat().st_size == 4 * 2 * SECOND
         assert len(list((tmp_path / "cache").iterdir())) == 2
-
-    def test_what_a_killed_process_left_is_removed_but_not_what_another_is_writing(self, folder, tmp_path) -> None:
-        for name, age_seconds in (
-            (f"{data.PARTIAL_PREFIX}dead", 2 * data.ABANDONED_AFTER_SECONDS),
-            (f"{data.PARTIAL_PREFIX}alive", 0),
-            ("partial-mixes", 2 * data.ABANDONED_AFTER_SECONDS),
-        ):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "audio").write_bytes(b"half")
-            for path in (tmp_path / name / "audio", tmp_path / name):
-                then = path.stat().st_mtime - age_seconds
-                os.utime(path, (then, then))
-        open_cache(folder, tmp_path, CONFIG)
-        assert {path.name for path in tmp_path.glob("*partial-*")} == {f"{data.PARTIAL_PREFIX}alive", "partial-mixes"}
 
 
 class TestRefusals:

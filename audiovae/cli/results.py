@@ -1,8 +1,6 @@
 """A folder of results that appears whole or not at all; or, where that would be hours, file by file."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 from audiovae.errors import InputError
 from audiovae.folder_lock import LOCK, locked
 from audiovae.interrupts import interrupts_held
-from audiovae.whole_file import whole_file
+from audiovae.whole_file import temporary_folder, whole_file
 
 UNFINISHED = ".audiovae-unfinished.json"
 """Beside results that grow: what they are made with, so that only the same is gone on with."""
@@ -39,23 +37,20 @@ def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterato
     ``folder``, all of them. Other files in ``folder`` are left alone. Raises InputError like ``check_folder``.
     """
     check_folder(folder, names, force=force)
-    # In the folder itself if there is one: elsewhere might be another disk. It has a name before it is there, so that
-    # an interrupt finds it whenever it comes.
-    temporary = _nearest_existing(folder) / f".audiovae-{uuid.uuid4().hex[:12]}"
+    results = folder
     try:
-        temporary.mkdir(mode=0o700)
-        results = temporary / "results"
-        results.mkdir()
-        yield results
-        check_folder(folder, names, force=force)  # another process may have been faster
-        with interrupts_held():
-            _move(results, folder, names)
+        # In the folder itself if there is one: elsewhere might be another disk.
+        with temporary_folder(_nearest_existing(folder)) as temporary:
+            results = temporary / "results"
+            results.mkdir()
+            yield results
+            check_folder(folder, names, force=force)  # another process may have been faster
+            with interrupts_held():
+                _move(results, folder, names)
     except InputError as error:
-        raise InputError(str(error).replace(str(temporary / "results"), str(folder))) from error
+        raise InputError(str(error).replace(str(results), str(folder))) from error
     except OSError as error:
         raise InputError(f"{folder}: can't be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

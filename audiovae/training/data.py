@@ -4,16 +4,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from audiovae.level import LevelMeter
 from audiovae.training.decoded import Source, is_decoded, open_decoded, sources_of, top_folder
 from audiovae.training.older_caches import Files, files_of, older_caches
 from audiovae.training.splits import with_splits
+from audiovae.whole_file import temporary_folder
 
 CACHE_FORMAT = 3
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
@@ -33,8 +31,6 @@ BLOCK_SAMPLES = 1 << 20
 FILES_AHEAD = 8
 """Files that are decoded, or being decoded, before their turn to be written."""
 SILENT_BELOW_DB = -80.0
-PARTIAL_PREFIX, ABANDONED_AFTER_SECONDS = ".audiovae-partial-", 3600
-"""Of folders with unfinished caches. One that lives is written to every few seconds."""
 logger = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
 """Called with the files that are done, and how many there are."""
@@ -152,12 +148,11 @@ def _decode(
 ) -> None:
     """Writes both files of a cache, each whole: the index, which says that the audio is there, last."""
     audio.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(audio.parent)
     sources: list[Source] = []
     skipped: list[Skipped] = []
     offset = 0
-    with TemporaryDirectory(prefix=PARTIAL_PREFIX, dir=audio.parent) as partial:
-        with Path(partial, "audio").open("wb") as out, closing(_decoded(paths, config)) as results:
+    with temporary_folder(audio.parent) as partial:
+        with (partial / "audio").open("wb") as out, closing(_decoded(paths, config)) as results:
             for done, (path, result) in enumerate(results, start=1):
                 name = path.relative_to(folder).as_posix()
                 if isinstance(result, str):
@@ -170,18 +165,9 @@ def _decode(
                 progress(done, len(paths))
             os.fsync(out.fileno())  # the index says that it is there, and must be true after a power cut too
         content = facts | {"sources": [asdict(one) for one in sources], "skipped": [asdict(item) for item in skipped]}
-        Path(partial, "index").write_text(json.dumps(content), encoding="utf-8")
-        Path(partial, "audio").replace(audio)
-        Path(partial, "index").replace(index)
-
-
-def _remove_abandoned(cache_folder: Path) -> None:
-    """Removes what processes that were killed left behind; it may be gigabytes."""
-    for partial in cache_folder.glob(f"{PARTIAL_PREFIX}*"):
-        with suppress(FileNotFoundError):  # another process finished it just now
-            newest = max(file.stat().st_mtime for file in (partial, *partial.iterdir()))
-            if time.time() - newest > ABANDONED_AFTER_SECONDS:
-                shutil.rmtree(partial, ignore_errors=True)
+        (partial / "index").write_text(json.dumps(content), encoding="utf-8")
+        (partial / "audio").replace(audio)
+        (partial / "index").replace(index)
 
 
 def _decoded(paths: list[Path], config: Config) -> Generator[tuple[Path, tuple[np.ndarray, float] | str], None, None]:
