@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -136,12 +137,14 @@ def test_training_ends_with_its_state_saved_when_nobody_reads(quick: Path, music
     assert step is not None and read_tensors(run / "state.safetensors", kind="state")[1]["step"] == step[1]
 
 
-def test_a_signal_to_the_whole_group_ends_a_training_in_one_line(quick: Path, music: Path, tmp_path: Path) -> None:
+def test_signals_to_the_whole_group_end_a_training_in_one_line(quick: Path, music: Path, tmp_path: Path) -> None:
     workers = ("--set", "data.workers=2")
     with start_training(quick, "--data", music, "--out", tmp_path / "run", *workers) as process:
         assert process.stdout is not None and process.stderr is not None
         next(line for line in process.stdout if "/100000" in line)
         os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.05)  # its workers are being ended
+        os.killpg(process.pid, signal.SIGINT)
         process.stdout.close()
         lines = ended(process)
     assert process.returncode == 130

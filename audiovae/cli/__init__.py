@@ -127,11 +127,10 @@ def _clean_up_when_told_to_stop() -> None:
             signal.signal(number, stop)
 
 
-def _end_at_once_if_told_again() -> None:
-    """Once all is cleaned up: in a library that ends, a second Ctrl-C would only leave a traceback."""
+def _be_told_once() -> None:
+    """All is cleaned up: libraries that end now would only answer a second Ctrl-C with a traceback."""
     for number in (signal.SIGINT, *_TOLD_TO_STOP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -145,5 +144,5 @@ def main() -> None:
         app(prog_name="audiovae")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _end_at_once_if_told_again()
+            _be_told_once()
         raise

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from audiovae.checkpoint import Checkpoint, Facts, save_checkpoint
 from audiovae.config import Config
 from audiovae.errors import InputError
-from audiovae.interrupts import children_deaf
 from audiovae.model.posterior import Posterior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
@@ -29,7 +28,7 @@ from audiovae.training.log import RunLog
 from audiovae.training.losses import Losses, training_losses
 from audiovae.training.optimizer import average, model_optimizer, step_if_finite
 from audiovae.training.passes import AutoencodingStep, RecordedPass
-from audiovae.training.segments import Segments, StepBatches, by_pitch, spectrograms
+from audiovae.training.segments import Segments, StepBatches, by_pitch, loaded, spectrograms
 from audiovae.training.state import MODEL_FILE, STATE_FILE, Parts, Position, load_state, model_step, save_state
 from audiovae.training.validation import Validation, validate
 
@@ -170,10 +169,9 @@ class Trainer:
             multiprocessing_context="spawn" if workers else None,
             pin_memory=accelerator.device.type == "cuda",
         )
-        with children_deaf():
-            batches = iter(loader)
-        for batch in batches:
-            yield spectrograms(batch, self.spectrogram)
+        with closing(loaded(loader)) as batches:
+            for batch in batches:
+                yield spectrograms(batch, self.spectrogram)
 
     def _step(self, target: Float[Tensor, "batch 1 n_bands frames"]) -> Losses:
         """Forward, backward (which averages the gradients of all processes), and an optimizer step if all is finite."""

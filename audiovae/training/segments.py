@@ -1,7 +1,7 @@
 """Random segments of decoded audio, changed in gain and pitch, and the spectrograms that a step learns from."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiovae.config import Config
+from audiovae.interrupts import children_deaf, interrupts_held
 from audiovae.spectrogram import Spectrogram, hop_length_at
 from audiovae.training.data import Cache, segment_samples
 from audiovae.training.decoded import drawing_lengths
@@ -110,6 +111,19 @@ def by_pitch(segments: Sequence[Segment]) -> list[Segment]:
         Segment(torch.stack([one.audio for one in same]), torch.stack([one.gain for one in same]), n_fft)
         for n_fft, same in sorted(alike.items())
     ]
+
+
+def loaded(loader: DataLoader[Segment]) -> Generator[list[Segment], None, None]:
+    """The batches of ``by_pitch``. Interrupts are the parent's to answer: workers never see them, and are ended in
+    peace, since one that comes meanwhile would leave a traceback.
+    """
+    with children_deaf():
+        batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        with interrupts_held():
+            del batches
 
 
 def spectrograms(batch: Sequence[Segment], spectrogram: Spectrogram) -> Float[Tensor, "batch 1 n_bands frames"]:
