@@ -43,8 +43,8 @@ FRAMES_AHEAD, FRAMES_PAST = 32, 8
 """Spectrogram frames after a block, which are made again with the next one, and before it, kept for continuity."""
 FIRST_LATENT_FRAMES = 128
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
-MEASURED_LATENT_FRAMES = 2
-"""Of so few, what is loud may lie beyond the sound's end: its level is measured once more, of its waveform."""
+MEASURED_LATENT_FRAMES = 22
+"""Of so few, a second, much that is decoded may lie beyond the sound's end: its level is that of its waveform."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Codec:
             blocks = (block * gain for block in blocks)
             blocks = Resampler(model_rate, latents.sample_rate, channels=latents.channels).stream(blocks)
         blocks = exactly(blocks, latents.samples)
-        return blocks if latents.latent_frames > MEASURED_LATENT_FRAMES else _levelled(blocks, latents)
+        is_measured = latents.latent_frames <= MEASURED_LATENT_FRAMES and latents.level_db > -math.inf
+        return _levelled(blocks, latents) if is_measured else blocks
 
     def save(self, latents: Latents, path: str | Path, *, quality: str = "standard", force: bool = False) -> float:
         """Decodes straight into a file, in bounded memory; returns the gain in dB that kept it from clipping."""

@@ -68,4 +68,6 @@ class Curve:
         unit = duration_seconds if self.in_seconds else 1.0
         corners = {time / unit for time in self.times if 0 < time < unit}
         shares = torch.tensor(sorted({0.0, 1.0} | corners), dtype=torch.float64)
-        return float(torch.trapezoid(self.weights_at(shares, duration_seconds=duration_seconds), shares))
+        weights = self.weights_at(shares, duration_seconds=duration_seconds)
+        mean = float(torch.trapezoid(weights, shares))
+        return min(max(mean, float(weights.min())), float(weights.max()))  # rounding must not make two of one

@@ -70,7 +70,8 @@ def interpolate_curve(
     align: Align = "both",
     codec: Codec | None = None,
 ) -> Latents:
-    """One sound that moves between two in time; a constant curve gives what ``interpolate`` gives.
+    """One sound that moves between two in time; a constant curve gives what ``interpolate`` gives, but for the level
+    where one of them is silent: that is the other's, whose turn may come.
 
     The first latent frame lies at the curve's start and the last at its end. Length (with "stretch") and level
     are those of the curve's mean weight, for a curve in seconds over the longer recording: one sound has one
@@ -91,7 +92,8 @@ def blend(
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
     ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
-    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0.
+    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0;
+    and a little where another's does: of two, voices move by intervals of their own.
     Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     return Morph(latents, fit=fit, align=align, codec=codec).at(weights, path=path)

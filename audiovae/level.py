@@ -57,17 +57,24 @@ class LevelMeter:
         pieces = torch.tensor(self._pieces + rest, dtype=torch.float64)
         return pieces.mT if len(pieces) else torch.zeros(1, 0, dtype=torch.float64)
 
+    def _sizes(self) -> Float[Tensor, " pieces"]:
+        """Of the pieces, the last of which may be shorter: it counts for less."""
+        rest = [self._rest.shape[1] / self._piece] if self._rest is not None and self._rest.shape[1] else []
+        return torch.tensor([1.0] * len(self._pieces) + rest, dtype=torch.float64)
+
     @property
     def offset(self) -> Float[Tensor, " channels"]:
         """The constant that each channel's samples lie around; 0 if it is small or can't be told.
 
-        The median of the pieces' means: silence, too, must lie there, or it is no offset.
+        The median of the pieces' means: silence, too, must lie there, or it is no offset. Nor is it one without being
+        their mean's: a bass tone's pieces may lie on either side, each as far.
         """
         power, *means = self._means()
         if not means or len(power) < FEWEST_PIECES:
             return torch.zeros(len(means), dtype=torch.float64)
-        offset = torch.stack(means).median(dim=1).values
-        return torch.where(offset.abs() < LEAST_OFFSET * power.mean().sqrt(), 0.0, offset)
+        of_pieces, least = torch.stack(means), LEAST_OFFSET * power.mean().sqrt()
+        offset = of_pieces.median(dim=1).values
+        return torch.where((offset.abs() < least) | (of_pieces.mean(1) * offset.sign() < least), 0.0, offset)
 
     @property
     def level_db(self) -> float:
@@ -78,7 +85,7 @@ class LevelMeter:
             # What is left of a constant is rounding.
             power = power - constant.mean(0)
             power = torch.where(power < 1e-12 * offset.square().mean(), 0.0, power)
-        return gated_level_db(power, torch.ones_like(power))
+        return gated_level_db(power, self._sizes())
 
 
 def gated_level_db(power: Float[Tensor, " pieces"], count: Float[Tensor, " pieces"]) -> float:

@@ -166,7 +166,7 @@ def test_long_recordings_come_in_blocks(codec: Codec):
 
 
 @pytest.mark.parametrize("sample_rate", [44_100, 8_000])
-@pytest.mark.parametrize("samples", [1, 7, 100, 700])
+@pytest.mark.parametrize("samples", [1, 7, 100, 700, 4096, 7000])
 def test_the_shortest_sounds_keep_their_level(codec: Codec, samples: int, sample_rate: int):
     sound = Audio(noise(samples=samples, channels=2), sample_rate)
     back = codec.decode(codec.encode(sound), quality="draft")

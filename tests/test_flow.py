@@ -121,6 +121,8 @@ def test_a_prior_draws_with_its_flow_and_varies_with_it(trained_flow):
     torch.testing.assert_close(
         prior.vary(latents, amount=1, generator=seeded(1)), new.expand(2, -1, -1), atol=1e-4, rtol=0
     )
+    single, double = (prior.vary(one, amount=0.4, generator=seeded(1)) for one in (latents, latents.double()))
+    assert double.dtype == torch.float64 and torch.equal(double.float(), single)
 
 
 def test_a_small_amount_is_a_small_change_and_none_is_none(trained_flow):

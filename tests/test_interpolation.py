@@ -177,6 +177,7 @@ def test_mean_weight_of_known_curves():
     assert Curve.parse("0s:0,2s:1").mean_weight(4.0) == 0.75
     assert Curve.parse("0s:0,2s:1").mean_weight(1.0) == 0.25
     assert Curve.parse("0s:0,2s:1").mean_weight(0.0) == 0.0
+    assert Curve.parse("0:1,0.45:1,0.63:1,0.66:1,0.75:1,1:1").mean_weight(1.0) == 1.0
 
 
 @pytest.mark.parametrize("path", PATHS)

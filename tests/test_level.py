@@ -84,3 +84,15 @@ def test_blocks_of_any_length_give_the_same(block: int):
 def test_channels_are_averaged_in_power():
     both = torch.cat([sine(0.5), torch.zeros(1, RATE)])
     assert level_db(both, RATE) == pytest.approx(level_db(sine(0.5), RATE) - 3.01, abs=0.01)
+
+
+@pytest.mark.parametrize("samples", [4108, 8195])
+def test_what_is_left_over_counts_by_its_length(samples: int):
+    assert level_db(sine(0.3)[:, :samples], RATE) == pytest.approx(level_db(sine(0.3), RATE), abs=0.05)
+
+
+@pytest.mark.parametrize("hz", [37.68, 48.45])
+def test_a_bass_tone_has_no_offset(hz: float):
+    meter = LevelMeter(RATE)
+    meter.add(0.3 * torch.sin(2 * torch.pi * hz * torch.arange(2 * RATE) / RATE)[None])
+    assert meter.offset == 0

@@ -162,12 +162,12 @@ def onset_contrast(path_db: PathLevels) -> float:
     return float(middle / (first * last).sqrt())
 
 
-_LEAST_HEARD = torch.tensor([0.1, 0.1, 0.3, 0.02, 1.0], dtype=torch.float64)
-"""Differences of the descriptors that are just heard: octaves, octaves, none, seconds, dB."""
+_LEAST_HEARD = torch.tensor([0.1, 0.1, 0.3, 0.02], dtype=torch.float64)
+"""Differences of the descriptors that are just heard: octaves, octaves, none, seconds."""
 
 
-def _descriptors(sound: Sound, sample_rate: int, hop_length: int) -> Float[Tensor, "5"]:
-    """Centroid and spread (both log2), skewness, temporal centroid in seconds, level in dB."""
+def _descriptors(sound: Sound, sample_rate: int, hop_length: int) -> Float[Tensor, "4"]:
+    """Centroid and spread (both log2), skewness, temporal centroid in seconds. No level: ``decode`` sets that."""
     power = sound.square() + SILENT
     bins, frames = power.sum(1, dtype=torch.float64)[1:], power.sum(0, dtype=torch.float64)
     share = bins / bins.sum()
@@ -177,7 +177,7 @@ def _descriptors(sound: Sound, sample_rate: int, hop_length: int) -> Float[Tenso
     skewness = share @ ((octaves - centroid) / spread).pow(3)
     seconds = torch.arange(len(frames)).double() * hop_length / sample_rate
     when = frames @ seconds / frames.sum()
-    return torch.stack([centroid, spread.log2(), skewness, when, 10 * frames.mean().log10()])
+    return torch.stack([centroid, spread.log2(), skewness, when])
 
 
 def _best_pitch(spectrum: Float[Tensor, "bins"], bin_hz: float) -> tuple[float, float]:

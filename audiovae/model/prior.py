@@ -183,7 +183,7 @@ class Prior(nn.Module):
             return centre + kept * (latents - centre) + amount * (sample - centre)
         noise = self._noise(frames, 1, generator).expand(len(latents), -1, -1)
         kinds = torch.full((len(latents),), kind)
-        return self.flow.carry(noise, kinds, latents=latents.cpu(), start=kept / (kept + amount)).to(latents)
+        return self.flow.carry(noise, kinds, latents=latents.cpu().float(), start=kept / (kept + amount)).to(latents)
 
     def _noise(
         self, latent_frames: int, count: int, generator: torch.Generator
