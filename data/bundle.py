@@ -54,13 +54,18 @@ def fetch_wheels(folder: Path) -> None:
     """Download the wheels that decoding, rendering and the package need, unless the folder has some."""
     if any(folder.glob("*.whl")):
         return
+    partial = folder.with_name(f"{folder.name}.partial")  # not all, if the network fails
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--python-version", "3.12"]
     for packages, more in ((WHEELS, []), (WHEELS_ALONE, ["--no-deps"])):
-        subprocess.run([*pip, *platforms, *more, "--dest", str(folder), *packages], check=True)
+        subprocess.run([*pip, *platforms, *more, "--dest", str(partial), *packages], check=True)
     for pattern in NOT_CARRIED:
-        for wheel in folder.glob(pattern):
+        for wheel in partial.glob(pattern):
             wheel.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    for wheel in partial.glob("*.whl"):
+        wheel.replace(folder / wheel.name)
+    partial.rmdir()
 
 
 def in_turn(rows: Sequence[Row]) -> list[Row]:

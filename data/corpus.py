@@ -2,9 +2,12 @@
 
 import json
 import os
+import sys
+from argparse import Namespace
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from multiprocessing import parent_process
@@ -15,9 +18,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import soundfile
 
+from audiovae.errors import InputError
+from audiovae.whole_file import whole_file
+
 SAMPLE_RATE = 44100
 SPLITS = ("train", "valid", "test")
 SILENCE_RMS = 3e-3
+RECIPE = "recipe.json"
 
 Row = dict[str, Any]
 T, R = TypeVar("T"), TypeVar("R")
@@ -61,11 +68,46 @@ def end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """One line of what can't be used, for whoever runs a recipe."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def agree(path: Path, recipe: Row) -> None:
+    """Write a recipe beside what is made by it. Raises InputError if there is another one already."""
+    recipe = json.loads(json.dumps(recipe))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(recipe.keys() | there.keys()):
+        if recipe.get(name) != there.get(name):
+            raise InputError(
+                f"{path.parent}: was begun with {name} {there.get(name)}, not {recipe.get(name)}; choose another folder"
+            )
+
+
+def recipe_of(options: Namespace, *but: str) -> Row:
+    """All options that decide what is made; of paths, what they lead to is called."""
+
+    def named(value: Any) -> Any:
+        return [named(one) for one in value] if isinstance(value, list) else getattr(value, "name", value)
+
+    return {name: named(value) for name, value in vars(options).items() if name not in ("out", "jobs", *but)}
+
+
 def build(
     root: Path,
     jobs: Sequence[Job],
     make: Callable[[Any], tuple[np.ndarray, Row] | None],
     pool: Executor,
+    recipe: Row,
 ) -> None:
     """Make the file of every job that lacks one, and root/manifest.jsonl, one JSON object a file.
 
@@ -74,15 +116,15 @@ def build(
     """
     (twice, jobs_of_it), *_ = Counter(job.file for job in jobs).most_common(1) or [(None, 0)]
     if jobs_of_it > 1:
-        raise ValueError(f"{root / str(twice)}: would be made of {jobs_of_it} sources with names alike; rename them")
+        raise InputError(f"{root / str(twice)}: would be made of {jobs_of_it} sources with names alike; rename them")
+    agree(root / RECIPE, recipe)
     manifest = root / "manifest.jsonl"
     rows = {row["file"]: row for row in read_rows(manifest)}
     strangers = rows.keys() - {job.file.as_posix() for job in jobs}
     if strangers:
-        raise ValueError(f"{root} holds {len(strangers)} files made with other options; choose another folder")
+        raise InputError(f"{root}: holds {len(strangers)} files made with other options; choose another folder")
     missing = [job for job in jobs if job.file.as_posix() not in rows or not (root / job.file).exists()]
     print(f"{len(jobs)} files, {len(missing)} to be made", flush=True)
-    root.mkdir(parents=True, exist_ok=True)
     with manifest.open("a") as out:
         for done, row in enumerate(pool.map(partial(_make_one, root, make), missing), start=1):
             if row is not None:

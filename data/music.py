@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 import debian
-from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, rms, split_of
+from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, errors_told, recipe_of, rms, split_of
 
 MARGIN_SECONDS = 3.0  # left out at both ends of a track: fades and silence
 MIN_SAMPLE_RATE = 32000
@@ -156,8 +156,9 @@ def main() -> None:
         excerpts: list[Excerpt] = []
         for source, folder in zip(sources, folders, strict=True):
             excerpts += plan(source, folder, arguments.hours * source.share / whole, arguments.seconds)
-        build(arguments.out, excerpts, make, pool)
+        build(arguments.out, excerpts, make, pool, recipe_of(arguments, "cache"))
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import SAMPLE_RATE, Row, build, end_with_parent, rms
+from corpus import SAMPLE_RATE, Row, build, end_with_parent, errors_told, recipe_of, rms
 from soundfont import DRUMS, Note, family, origin, render
 
 VOICES = (*range(120), DRUMS)  # General MIDI without its sound effects
@@ -130,8 +130,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     with ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool:
-        build(arguments.out, plan_all(arguments), make, pool)
+        build(arguments.out, plan_all(arguments), make, pool, recipe_of(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

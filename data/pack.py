@@ -14,14 +14,13 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from audiovae.errors import InputError
 from audiovae.folder_lock import locked
 from audiovae.level import level_db
 from audiovae.training.decoded import DECODED_AUDIO, DECODED_INDEX, Source
 from audiovae.whole_file import whole_file
-from corpus import SAMPLE_RATE, SPLITS, Row, read_rows
+from corpus import RECIPE, SAMPLE_RATE, SPLITS, Row, agree, read_rows
 
-MANIFEST, RECIPE = "manifest.jsonl", "recipe.json"
+MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Pack:
         self.root = root
         self._open = ExitStack()
         self._open.enter_context(locked(root))
-        _agree(root / RECIPE, recipe)
+        agree(root / RECIPE, recipe)
         (root / DECODED_INDEX).unlink(missing_ok=True)
         (root / DECODED_AUDIO).touch()
         self.rows = _whole_rows(read_rows(root / MANIFEST), (root / DECODED_AUDIO).stat().st_size)
@@ -108,19 +107,6 @@ def summary(rows: list[Row]) -> str:
             if lengths:
                 words.append(f"{corpus} {split} {len(lengths)} files {sum(lengths) / SAMPLE_RATE / 3600:.2f} h")
     return ", ".join(words)
-
-
-def _agree(path: Path, recipe: Row) -> None:
-    if not path.exists():
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-        return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    for name in sorted(recipe.keys() | there.keys()):
-        if recipe.get(name) != there.get(name):
-            raise InputError(
-                f"{path.parent}: was begun with {name} {there.get(name)}, not {recipe.get(name)}; choose another folder"
-            )
 
 
 def _whole_rows(rows: list[Row], audio_bytes: int) -> list[Row]:

@@ -48,6 +48,7 @@ def join(listing: Path, path: Path, *, force: bool = False) -> None:
         if names:
             raise InputError(f"{listing}: {len(names)} of {len(parts)} parts {reason}: {', '.join(names)}")
     whole = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, force=force) as temporary, temporary.open("wb") as out:
         for part, _ in parts:
             block = part.read_bytes()

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import midi
-from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, end_with_parent, rms, split_of
+from audiovae.errors import InputError
+from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, end_with_parent, errors_told, recipe_of, rms, split_of
 from soundfont import Note, origin, render
 
 # General MIDI programmes, from the highest part to the lowest
@@ -49,6 +50,13 @@ SCORINGS = {
     "pad": (89, 91, 95, 89),
 }
 EXAMPLE_WORKS = ("bach_bwv846",)  # played in data/examples, hence test
+# One chorale under two numbers, both in the collection: the first goes where the second is.
+SAME_MUSIC = {
+    "bach_bwv398": "bach_bwv197",
+    "bach_bwv279": "bach_bwv158",
+    "bach_bwv62": "bach_bwv274",
+    "bach_bwv414": "bach_bwv253",
+}
 MAX_PARTS = 15
 MIN_NOTES = 20
 TAIL_SECONDS = 1.5
@@ -74,9 +82,11 @@ class Rendering:
 
 
 def splits(pieces: Sequence[Path]) -> dict[str, str]:
-    """Return the split of every work, so that movements of one are never parted."""
+    """Return the split of every work, so that movements of one, as file names have it, are never parted."""
     works = sorted({work_of(piece) for piece in pieces})
-    return {work: split_of(index) for index, work in enumerate(works)} | dict.fromkeys(EXAMPLE_WORKS, "test")
+    split = {work: split_of(index) for index, work in enumerate(works)}
+    same = {one: split[other] for one, other in SAME_MUSIC.items() if one in split and other in split}
+    return split | same | dict.fromkeys(EXAMPLE_WORKS, "test")
 
 
 def work_of(piece: Path) -> str:
@@ -193,10 +203,11 @@ def main() -> None:
                 archive.extractall(folder, filter="data")
         pieces = sorted(folder.rglob("*.mid"))
         if not pieces:
-            raise ValueError(f"no .mid files in {arguments.midi}")
+            raise InputError(f"{arguments.midi}: no .mid files in it")
         jobs = plan(pieces, arguments.fonts, arguments.hours, arguments.seconds, arguments.seed)
-        build(arguments.out, jobs, make, pool)
+        build(arguments.out, jobs, make, pool, recipe_of(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

@@ -9,6 +9,7 @@ Needs no network. A run that was killed goes on where it was. This file lies in 
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def main(archive: Path, arguments: list[str]) -> None:
     unpack(archives, bundle)
     install(sorted((bundle / "wheels").glob("*.whl")), bundle / "site")
     path = os.pathsep.join([str(bundle / "code"), str(bundle / "site")])
-    (out / "environment.sh").write_text(f"export PYTHONPATH='{path}'\n")
+    (out / "environment.sh").write_text(f"export PYTHONPATH={shlex.quote(path)}\n")
     command = [sys.executable, str(bundle / "code" / "data" / "render.py"), str(bundle), *arguments]
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})  # signals are then the rendering's to answer
 

@@ -57,8 +57,35 @@ def test_files_that_would_be_called_alike_are_refused(tmp_path: Path):
     code = (
         "import pathlib, types, corpus\n"
         "jobs = [types.SimpleNamespace(file=pathlib.Path('test/a.flac')) for _ in range(2)]\n"
-        f"corpus.build(pathlib.Path({str(tmp_path)!r}), jobs, None, None)\n"
+        f"corpus.build(pathlib.Path({str(tmp_path)!r}), jobs, None, None, {{}})\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=False)
     assert "test/a.flac: would be made of 2 sources with names alike" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path: Path):
+    def build(seconds: float) -> subprocess.CompletedProcess[str]:
+        code = (
+            "import argparse, concurrent.futures, pathlib, corpus\n"
+            f"out = pathlib.Path({str(tmp_path / 'out')!r})\n"
+            f"options = argparse.Namespace(out=out, jobs=2, fonts=[pathlib.Path('a/b.sf2')], seconds={seconds})\n"
+            "with concurrent.futures.ThreadPoolExecutor() as pool:\n"
+            "    corpus.build(out, [], None, pool, corpus.recipe_of(options))\n"
+        )
+        return subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=False)
+
+    assert build(20.0).returncode == build(20.0).returncode == 0
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text()) == {"fonts": ["b.sf2"], "seconds": 20.0}
+    assert "was begun with seconds 20.0, not 30.0; choose another folder" in build(30.0).stderr
+
+
+def test_a_piece_under_two_names_is_in_one_split():
+    code = (
+        "import pathlib, scores\n"
+        "pieces = [pathlib.Path(f'bach_bwv{n}.mid') for n in (100, 158.4, 197.7, 253, 274, 279, 398, 414, '62.6')]\n"
+        "split = scores.splits(pieces)\n"
+        "print(all(split[one] == split[other] for one, other in scores.SAME_MUSIC.items()))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=True)
+    assert result.stdout == "True\n"
