@@ -68,6 +68,19 @@ def fetch_wheels(folder: Path) -> None:
     partial.rmdir()
 
 
+def check_fonts(fonts: Sequence[Path]) -> None:
+    """Raises InputError for what is no SoundFont: elsewhere, without a network, it would be noticed too late."""
+    for font in fonts:
+        if not font.is_file():
+            raise InputError(f"{font}: no such file")
+        with font.open("rb") as file:
+            head = file.read(12)
+        if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
+            raise InputError(f"{font}: not a SoundFont")
+    if len({font.name for font in fonts}) < len(fonts):
+        raise InputError("--fonts: two of one name")
+
+
 def in_turn(rows: Sequence[Row]) -> list[Row]:
     """The excerpts of a corpus, the first of every track before the second of any, tracks in an order by chance."""
     tracks: dict[tuple[str, str], list[Row]] = {}
@@ -237,8 +250,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     try:
+        check_fonts(options.fonts)
         if not options.after:
-            options.wheels.mkdir(parents=True, exist_ok=True)
             fetch_wheels(options.wheels)
         with ThreadPoolExecutor(options.jobs) as pool, whole_file(options.out, force=True) as temporary:
             words = write(temporary, options, pool)

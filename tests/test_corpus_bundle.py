@@ -83,7 +83,7 @@ def inputs(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
     folder = tmp_path_factory.mktemp("inputs")
     write_music(folder / "music")
     write_midi(folder / "midi")
-    (folder / "Tiny.sf2").write_bytes(b"any bytes")
+    (folder / "Tiny.sf2").write_bytes(b"RIFF\0\0\0\0sfbk")
     (folder / "wheels").mkdir()
     (folder / "wheels" / "numpy-1.0-py3-none-any.whl").write_bytes(b"never opened: there is a numpy")
     write_wheel(folder / "wheels")
@@ -318,6 +318,24 @@ def test_a_model_trains_on_what_was_unpacked(corpus: Path, tmp_path: Path) -> No
     )
     assert result.returncode == 0, result.stderr
     assert f"wrote {tmp_path / 'run' / 'model.safetensors'}: step 2" in result.stdout.splitlines()[-1]
+
+
+def test_what_is_no_soundfont_is_refused_where_there_is_a_network(recipes: Path, tmp_path: Path) -> None:
+    from bundle import check_fonts
+
+    good, other, bad = tmp_path / "a.sf2", tmp_path / "other" / "a.sf2", tmp_path / "bad.sf2"
+    other.parent.mkdir()
+    for font in (good, other):
+        font.write_bytes(b"RIFF\0\0\0\0sfbkLIST")
+    bad.write_text("RIFF, but no SoundFont")
+    check_fonts([good])
+    for fonts, reason in (
+        ([good, bad], "bad.sf2: not a SoundFont"),
+        ([tmp_path / "none.sf2"], "none.sf2: no such file"),
+        ([good, other], "--fonts: two of one name"),
+    ):
+        with pytest.raises(InputError, match=f"{reason}$"):
+            check_fonts(fonts)
 
 
 class TestParts:

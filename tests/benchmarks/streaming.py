@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path, default=[EXAMPLES / f"{name}.flac" for name in CLIPS])
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--level", type=Path, nargs="+", default=[], metavar="FOLDER")
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=60, help="at least 1 (default 60)")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
