@@ -172,7 +172,7 @@ def test_header_that_claims_a_giant_allocates_nothing(path: Path):
     config["model"]["bottleneck_width"] = 10**9
     rewrite(path, config=json.dumps(config))
     assert "bottleneck_width" in refusal(path)
-    config["model"] |= {"bottleneck_width": 16384, "latent_channels": 16384}
+    config["model"] |= {"bottleneck_width": 16384, "latent_channels": 512}
     rewrite(path, config=json.dumps(config))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "has shape" in refusal(path)

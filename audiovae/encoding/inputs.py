@@ -1,5 +1,6 @@
 """What is to be encoded: files, folders, globs, lists, manifests and tar archives become recordings."""
 
+import codecs
 import glob
 import json
 import os
@@ -19,6 +20,8 @@ MOST_SECONDS = 9e9
 """Since 1970, in nanoseconds that 64 bits hold."""
 LINKS_FOLLOWED = 40
 """In an archive, from one to the next; more are a loop."""
+UTF_16_MARKS = tuple(mark.decode("utf-8", "surrogateescape") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+"""What the first bytes of such a file are, read as UTF-8."""
 _PATH_KEYS = ("path", "audio_filepath")
 """Of a line of a manifest; the second is NeMo's."""
 
@@ -183,7 +186,7 @@ def _text(path: Path) -> str:
 
 def _listed(name: str, folder: str, text: str) -> dict[str, Place]:
     """The paths in a list or manifest that lies in a folder."""
-    if "\0" in text:
+    if text[:2] in UTF_16_MARKS:
         raise InputError(f"{name}: not a list of paths in UTF-8")
     lines = (line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n"))
     lines = (line for line in lines if line.strip())
