@@ -9,6 +9,7 @@ from pathlib import Path
 
 from audiovae.checkpoint import load_checkpoint, save_checkpoint
 from audiovae.codec import BUNDLED_CHECKPOINT
+from corpus import errors_told
 
 
 def main() -> None:
@@ -24,4 +25,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()
