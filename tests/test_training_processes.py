@@ -15,8 +15,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_training import PLAYING, rows_of, started_run, trainer_of
 
+from audiovae import cli
 from audiovae.checkpoint import load_checkpoint
-from audiovae.interrupts import children_deaf, interrupts_held
+from audiovae.interrupts import children_deaf, handlers_kept, interrupts_held
 from audiovae.training.data import Cache
 
 pytestmark = pytest.mark.usefixtures("light")
@@ -53,6 +54,16 @@ def test_an_interrupt_waits_while_workers_start() -> None:
             steps.append("held")
         steps.append("after")
     assert steps == ["held"]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_torchruns_processes_only_the_first_answers(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", rank)
+    with handlers_kept():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        cli._clean_up_when_told_to_stop()
+        assert (signal.getsignal(signal.SIGTERM) is signal.SIG_DFL) == (rank == "1")
 
 
 def test_a_signal_to_end_waits_too_and_is_answered_as_ever() -> None:

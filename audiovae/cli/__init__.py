@@ -121,6 +121,8 @@ def _clean_up_when_told_to_stop() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+        return  # torchrun's other processes write nothing, and may be waiting where no handler runs
     for number in _TOLD_TO_STOP:
         # nohup asks to have SIGHUP ignored.
         if signal.getsignal(number) is signal.SIG_DFL:
