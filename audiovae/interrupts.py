@@ -9,7 +9,7 @@ from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _deaf: set[BaseProcess] = set()
 """Processes that see no such signals."""
 
@@ -18,7 +18,7 @@ _deaf: set[BaseProcess] = set()
 def handlers_kept() -> Iterator[dict[int, Any]]:
     """Gives who answers such signals, and has them answer again afterwards; none but the main thread may change it."""
     is_main = threading.current_thread() is threading.main_thread()
-    usual = {number: signal.getsignal(number) for number in _TO_ALL if is_main}
+    usual = {number: signal.getsignal(number) for number in TO_ALL if is_main}
     try:
         yield usual
     finally:
@@ -37,7 +37,7 @@ def interrupts_held() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, TO_ALL)
     try:
         with handlers_kept() as usual:
             for number in (number for number, handler in usual.items() if callable(handler)):

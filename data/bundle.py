@@ -33,7 +33,7 @@ import soxr
 
 from audiovae.errors import InputError
 from audiovae.whole_file import whole_file
-from corpus import SAMPLE_RATE, Row, in_order, read_rows
+from corpus import SAMPLE_RATE, Row, errors_told, in_order, read_rows
 from soundfont import origin
 
 DATA = Path(__file__).parent
@@ -247,19 +247,17 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@errors_told()
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
-        check_fonts(options.fonts)
-        if not options.after:
-            fetch_wheels(options.wheels)
-        with ThreadPoolExecutor(options.jobs) as pool, whole_file(options.out, force=True) as temporary:
-            words = write(temporary, options, pool)
-        for font in options.fonts:
-            print(f"{font.name}: {origin(font)['licence']}")
-        print(f"wrote {options.out}: {options.out.stat().st_size / 2**20:.2f} MiB, {words}")
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    check_fonts(options.fonts)
+    if not options.after:
+        fetch_wheels(options.wheels)
+    with ThreadPoolExecutor(options.jobs) as pool, whole_file(options.out, force=True) as temporary:
+        words = write(temporary, options, pool)
+    for font in options.fonts:
+        print(f"{font.name}: {origin(font)['licence']}")
+    print(f"wrote {options.out}: {options.out.stat().st_size / 2**20:.2f} MiB, {words}")
 
 
 if __name__ == "__main__":

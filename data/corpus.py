@@ -79,7 +79,6 @@ def errors_told() -> Iterator[None]:
 
 def agree(path: Path, recipe: Row) -> None:
     """Write a recipe beside what is made by it. Raises InputError if there is another one already."""
-    recipe = json.loads(json.dumps(recipe))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:

@@ -146,6 +146,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_told()
 def main() -> None:
     arguments = parse_arguments()
     sources = [source for source in SOURCES if source.package not in arguments.skip]
@@ -160,5 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

@@ -127,6 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_told()
 def main() -> None:
     arguments = parse_arguments()
     with ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool:
@@ -134,5 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

@@ -7,11 +7,11 @@ python data/parts.py join parts/state.safetensors.json runs/mine/state.safetenso
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 from audiovae.errors import InputError
 from audiovae.whole_file import whole_file
+from corpus import errors_told
 
 
 def split(path: Path, folder: Path, part_bytes: int) -> list[Path]:
@@ -76,17 +76,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@errors_told()
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
-        if options.action == "split":
-            parts = split(options.file, options.out, round(options.mib * 2**20))
-            print(f"wrote {options.out}: {len(parts)} parts of {options.file.name}, and {options.file.name}.json")
-        else:
-            join(options.listing, options.file, force=options.force)
-            print(f"wrote {options.file}")
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    if options.action == "split":
+        parts = split(options.file, options.out, round(options.mib * 2**20))
+        print(f"wrote {options.out}: {len(parts)} parts of {options.file.name}, and {options.file.name}.json")
+    else:
+        join(options.listing, options.file, force=options.force)
+        print(f"wrote {options.file}")
 
 
 if __name__ == "__main__":

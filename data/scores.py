@@ -190,6 +190,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_told()
 def main() -> None:
     arguments = parse_arguments()
     with (
@@ -209,5 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

@@ -12,6 +12,7 @@ from audiovae.codec import BUNDLED_CHECKPOINT
 from corpus import errors_told
 
 
+@errors_told()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -25,5 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with errors_told():
-        main()
+    main()

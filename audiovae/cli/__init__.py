@@ -22,9 +22,9 @@ from audiovae.cli.report import one_line
 from audiovae.cli.sounds import generate, reconstruct
 from audiovae.cli.train_prior import train_prior
 from audiovae.errors import InputError
+from audiovae.interrupts import TO_ALL
 
 INTERRUPTED = 130
-_TOLD_TO_STOP = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Commands(TyperGroup):
@@ -123,15 +123,15 @@ def _clean_up_when_told_to_stop() -> None:
 
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
         return  # torchrun's other processes write nothing, and may be waiting where no handler runs
-    for number in _TOLD_TO_STOP:
-        # nohup asks to have SIGHUP ignored.
+    for number in TO_ALL:
+        # nohup asks to have SIGHUP ignored, and Python answers SIGINT itself.
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, stop)
 
 
 def _be_told_once() -> None:
     """All is cleaned up: libraries that end now would only answer a second Ctrl-C with a traceback."""
-    for number in (signal.SIGINT, *_TOLD_TO_STOP):
+    for number in TO_ALL:
         signal.signal(number, signal.SIG_IGN)
 
 
