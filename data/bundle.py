@@ -33,8 +33,8 @@ import soxr
 
 from audiovae.errors import InputError
 from audiovae.whole_file import whole_file
-from corpus import SAMPLE_RATE, Row, errors_told, in_order, read_rows
-from soundfont import origin
+from corpus import SAMPLE_RATE, Row, above_zero, errors_told, in_order, one_or_more, read_rows
+from soundfont import check_fonts, origin
 
 DATA = Path(__file__).parent
 PACKAGE = DATA.parent / "audiovae"
@@ -66,19 +66,6 @@ def fetch_wheels(folder: Path) -> None:
     for wheel in partial.glob("*.whl"):
         wheel.replace(folder / wheel.name)
     partial.rmdir()
-
-
-def check_fonts(fonts: Sequence[Path]) -> None:
-    """Raises InputError for what is no SoundFont: elsewhere, without a network, it would be noticed too late."""
-    for font in fonts:
-        if not font.is_file():
-            raise InputError(f"{font}: no such file")
-        with font.open("rb") as file:
-            head = file.read(12)
-        if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
-            raise InputError(f"{font}: not a SoundFont")
-    if len({font.name for font in fonts}) < len(fonts):
-        raise InputError("--fonts: two of one name")
 
 
 def in_turn(rows: Sequence[Row]) -> list[Row]:
@@ -236,9 +223,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fonts", type=Path, nargs="+", default=[], metavar="SOUNDFONT")
     parser.add_argument("--after", type=Path, metavar="FIRST.pyz", help="only music, such as this bundle doesn't have")
     parser.add_argument("--wheels", type=Path, default=Path("wheels"), metavar="DIR", help="filled if empty (wheels)")
-    parser.add_argument("--kbps", type=float, default=48.0, help="of the music (default 48)")
-    parser.add_argument("--limit-mib", type=float, default=64.0, help="the bundle's largest size (default 64)")
-    parser.add_argument("--jobs", type=int, default=2, help="threads (default 2)")
+    parser.add_argument("--kbps", type=above_zero, default=48.0, help="of the music (default 48)")
+    parser.add_argument("--limit-mib", type=above_zero, default=64.0, help="the bundle's largest size (default 64)")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="threads (default 2)")
     options = parser.parse_args(arguments)
     if options.after and (options.midi or options.fonts):
         parser.error("--after makes a bundle of music alone: no --midi, no --fonts")

@@ -1,13 +1,16 @@
 """What the corpora share: mono 44.1 kHz FLAC files under train/, valid/ and test/, and a manifest of them."""
 
 import json
+import math
 import os
+import signal
+import subprocess
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from multiprocessing import parent_process
@@ -56,8 +59,9 @@ def write_flac(path: Path, audio: np.ndarray) -> None:
     temporary.replace(path)
 
 
-def end_with_parent() -> None:
-    """For a pool's processes: those of a recipe that was killed would wait for ever for more to do."""
+def begin_worker() -> None:
+    """In a pool's process: Ctrl-C is the recipe's to answer, and a recipe that was killed has no more to do for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
 
@@ -68,13 +72,36 @@ def end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
+def above_zero(text: str) -> float:
+    """What argparse takes for hours, seconds and sizes."""
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ArgumentTypeError(f"{text} is not a number above 0")
+
+
+def one_or_more(text: str) -> int:
+    """What argparse takes for threads and processes."""
+    with suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise ArgumentTypeError(f"{text} is not a whole number above 0")
+
+
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """One line of what can't be used, for whoever runs a recipe."""
+    """One line of what can't be used, or can't be written, for whoever runs a recipe; and of Ctrl-C."""
     try:
         yield
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {' '.join(error.cmd)}: failed")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def agree(path: Path, recipe: Row) -> None:

@@ -22,7 +22,7 @@ import soundfile
 import soxr
 
 import debian
-from corpus import SAMPLE_RATE, rms, write_flac
+from corpus import SAMPLE_RATE, errors_told, rms, write_flac
 from soundfont import Note, render
 
 FOLDER = Path(__file__).parent / "examples"
@@ -217,6 +217,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@errors_told()
 def main() -> None:
     arguments = parse_arguments()
     cache = arguments.cache.expanduser()

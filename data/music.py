@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 import debian
-from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, errors_told, recipe_of, rms, split_of
+from corpus import SAMPLE_RATE, SILENCE_RMS, Row, above_zero, build, errors_told, one_or_more, recipe_of, rms, split_of
 
 MARGIN_SECONDS = 3.0  # left out at both ends of a track: fades and silence
 MIN_SAMPLE_RATE = 32000
@@ -138,11 +138,11 @@ def make(excerpt: Excerpt) -> tuple[np.ndarray, Row] | None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--hours", type=float, default=6.0, help="of audio, all splits together (default 6)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of an excerpt (default 20)")
+    parser.add_argument("--hours", type=above_zero, default=6.0, help="of audio, all splits together (default 6)")
+    parser.add_argument("--seconds", type=above_zero, default=20.0, help="length of an excerpt (default 20)")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/audiovae-debian"), help="keeps the packages")
     parser.add_argument("--skip", action="append", default=[], metavar="PACKAGE", help="may be repeated")
-    parser.add_argument("--jobs", type=int, default=2, help="threads (default 2)")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="threads (default 2)")
     return parser.parse_args()
 
 

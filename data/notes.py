@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus import SAMPLE_RATE, Row, build, end_with_parent, errors_told, recipe_of, rms
-from soundfont import DRUMS, Note, family, origin, render
+from corpus import SAMPLE_RATE, Row, above_zero, begin_worker, build, errors_told, one_or_more, recipe_of, rms
+from soundfont import DRUMS, Note, check_fonts, family, origin, render
 
 VOICES = (*range(120), DRUMS)  # General MIDI without its sound effects
 PITCHES = range(24, 97)
@@ -120,9 +120,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="SOUNDFONT", help="for train and valid")
     parser.add_argument("--test", type=Path, nargs="*", default=[], metavar="SOUNDFONT", help="for test only")
-    parser.add_argument("--hours", type=float, default=2.5, help="of train and valid together (default 2.5)")
-    parser.add_argument("--test-minutes", type=float, default=10.0, help="(default 10)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--hours", type=above_zero, default=2.5, help="of train and valid together (default 2.5)")
+    parser.add_argument("--test-minutes", type=above_zero, default=10.0, help="(default 10)")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="processes (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -130,7 +130,8 @@ def parse_arguments() -> argparse.Namespace:
 @errors_told()
 def main() -> None:
     arguments = parse_arguments()
-    with ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool:
+    check_fonts(arguments.train + arguments.test)
+    with ProcessPoolExecutor(arguments.jobs, initializer=begin_worker) as pool:
         build(arguments.out, plan_all(arguments), make, pool, recipe_of(arguments))
 
 

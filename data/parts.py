@@ -11,7 +11,7 @@ from pathlib import Path
 
 from audiovae.errors import InputError
 from audiovae.whole_file import whole_file
-from corpus import errors_told
+from corpus import above_zero, errors_told
 
 
 def split(path: Path, folder: Path, part_bytes: int) -> list[Path]:
@@ -68,7 +68,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     cut = actions.add_parser("split", help="cut FILE into parts in OUT")
     cut.add_argument("file", type=Path, metavar="FILE")
     cut.add_argument("out", type=Path, metavar="OUT")
-    cut.add_argument("--mib", type=float, default=15.0, help="largest part (default 15)")
+    cut.add_argument("--mib", type=above_zero, default=15.0, help="largest part (default 15)")
     put = actions.add_parser("join", help="put a file together again")
     put.add_argument("listing", type=Path, metavar="LIST", help="the .json beside the parts")
     put.add_argument("file", type=Path, metavar="FILE")

@@ -11,7 +11,6 @@ Nothing of a test split is rendered: neither test works nor tracks are in the co
 import argparse
 import hashlib
 import os
-import sys
 import tarfile
 import tempfile
 import time
@@ -29,7 +28,7 @@ import soxr
 import notes
 import scores
 from audiovae.errors import InputError
-from corpus import SAMPLE_RATE, Job, Row, end_with_parent, in_order, read_rows
+from corpus import SAMPLE_RATE, Job, Row, above_zero, begin_worker, errors_told, in_order, one_or_more, read_rows
 from pack import Pack, Recording, recording
 
 JOBS_AHEAD = 4  # of each process: it is never idle, and memory stays small
@@ -116,7 +115,7 @@ def render(bundle: Path, out: Path, *, hours: float, seed: int, jobs: int) -> st
         # Forked from a process without threads, which has imported what takes seconds.
         context = get_context("forkserver")
         context.set_forkserver_preload(["torch", "soundfile", "soxr"])
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=begin_worker) as pool:
             speeds = _fill(pack, plan(bundle, Path(scratch), hours, seed), pool, jobs, hours)
         return f"{pack.finish()}\n{speeds}"
 
@@ -164,22 +163,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--hours", type=float, default=100.0, help="of audio to train on (default 100)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--hours", type=above_zero, default=100.0, help="of audio to train on (default 100)")
+    parser.add_argument("--jobs", type=one_or_more, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
+@errors_told()
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
-        began = time.monotonic()
-        print(render(options.bundle, options.out, hours=options.hours, seed=options.seed, jobs=options.jobs))
-        print(f"wrote {options.out}: {time.monotonic() - began:.0f} s")
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.filename or options.out}: {error.strerror or error}; the same command goes on")
+    began = time.monotonic()
+    print(render(options.bundle, options.out, hours=options.hours, seed=options.seed, jobs=options.jobs))
+    print(f"wrote {options.out}: {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

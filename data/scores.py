@@ -23,8 +23,20 @@ import numpy as np
 
 import midi
 from audiovae.errors import InputError
-from corpus import SAMPLE_RATE, SILENCE_RMS, Row, build, end_with_parent, errors_told, recipe_of, rms, split_of
-from soundfont import Note, origin, render
+from corpus import (
+    SAMPLE_RATE,
+    SILENCE_RMS,
+    Row,
+    above_zero,
+    begin_worker,
+    build,
+    errors_told,
+    one_or_more,
+    recipe_of,
+    rms,
+    split_of,
+)
+from soundfont import Note, check_fonts, origin, render
 
 # General MIDI programmes, from the highest part to the lowest
 SCORINGS = {
@@ -183,9 +195,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("midi", type=Path, metavar="MIDI", help="a folder or .tgz of .mid files")
     parser.add_argument("--fonts", type=Path, nargs="+", required=True, metavar="SOUNDFONT")
-    parser.add_argument("--hours", type=float, default=2.5, help="at most; short pieces make it less (default 2.5)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of a piece, at most (default 60)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    parser.add_argument(
+        "--hours", type=above_zero, default=2.5, help="at most; short pieces make it less (default 2.5)"
+    )
+    parser.add_argument("--seconds", type=above_zero, default=60.0, help="of a piece, at most (default 60)")
+    parser.add_argument("--jobs", type=one_or_more, default=2, help="processes (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -193,9 +207,10 @@ def parse_arguments() -> argparse.Namespace:
 @errors_told()
 def main() -> None:
     arguments = parse_arguments()
+    check_fonts(arguments.fonts)
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ProcessPoolExecutor(arguments.jobs, initializer=end_with_parent) as pool,
+        ProcessPoolExecutor(arguments.jobs, initializer=begin_worker) as pool,
     ):
         folder = arguments.midi
         if folder.is_file():

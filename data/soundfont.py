@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from audiovae.errors import InputError
 from corpus import SAMPLE_RATE
 
 DRUMS = 128  # a programme number beyond General MIDI's 0..127: the standard drum kit
@@ -65,6 +66,19 @@ def origin(font: Path) -> dict[str, str]:
     """Return SoundFont, package and licence as the manifest names them."""
     package, licence = KNOWN.get(font.name, ("unknown", "unknown"))
     return {"soundfont": font.name, "package": package, "licence": licence}
+
+
+def check_fonts(fonts: Sequence[Path]) -> None:
+    """Raises InputError for what is no SoundFont, before hours of work or a machine without a network meet it."""
+    for font in fonts:
+        if not font.is_file():
+            raise InputError(f"{font}: no such file")
+        with font.open("rb") as file:
+            head = file.read(12)
+        if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
+            raise InputError(f"{font}: not a SoundFont")
+        if sum(other.name == font.name for other in fonts) > 1:
+            raise InputError(f"{font}: another SoundFont has this name too")
 
 
 def render(font: Path, notes: Sequence[Note], programmes: Sequence[int], seconds: float) -> np.ndarray:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from argparse import ArgumentTypeError
 from collections import Counter
 from pathlib import Path
 
@@ -321,7 +322,7 @@ def test_a_model_trains_on_what_was_unpacked(corpus: Path, tmp_path: Path) -> No
 
 
 def test_what_is_no_soundfont_is_refused_where_there_is_a_network(recipes: Path, tmp_path: Path) -> None:
-    from bundle import check_fonts
+    from soundfont import check_fonts
 
     good, other, bad = tmp_path / "a.sf2", tmp_path / "other" / "a.sf2", tmp_path / "bad.sf2"
     other.parent.mkdir()
@@ -332,10 +333,35 @@ def test_what_is_no_soundfont_is_refused_where_there_is_a_network(recipes: Path,
     for fonts, reason in (
         ([good, bad], "bad.sf2: not a SoundFont"),
         ([tmp_path / "none.sf2"], "none.sf2: no such file"),
-        ([good, other], "--fonts: two of one name"),
+        ([good, other], "a.sf2: another SoundFont has this name too"),
     ):
         with pytest.raises(InputError, match=f"{reason}$"):
             check_fonts(fonts)
+
+
+def test_recipes_take_no_absurd_numbers(recipes: Path) -> None:
+    import corpus
+
+    for text in ("0", "-1", "nan", "inf", "much"):
+        with pytest.raises(ArgumentTypeError, match=rf"^{text} is not a number above 0$"):
+            corpus.above_zero(text)
+        with pytest.raises(ArgumentTypeError, match=rf"^{text} is not a whole number above 0$"):
+            corpus.one_or_more(text)
+    assert (corpus.above_zero("2.5"), corpus.one_or_more("3")) == (2.5, 3)
+
+
+def test_recipes_tell_what_stops_them_in_one_line(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import corpus
+
+    def told(error: BaseException) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as end, corpus.errors_told():
+            raise error
+        return end.value.code, capsys.readouterr().err
+
+    assert told(InputError("a.mid: no notes")) == ("error: a.mid: no notes", "")
+    assert told(OSError(28, "No space left on device", "a.flac")) == ("error: a.flac: No space left on device", "")
+    assert told(subprocess.CalledProcessError(100, ["apt-get", "x"])) == ("error: apt-get x: failed", "")
+    assert told(KeyboardInterrupt()) == (130, "interrupted\n")
 
 
 class TestParts:
