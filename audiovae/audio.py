@@ -76,7 +76,7 @@ class Audio:
         waveform = self.waveform
         if sample_rate != self.sample_rate:
             resampler = Resampler(self.sample_rate, sample_rate, channels=self.channels)
-            waveform = torch.cat([resampler.push(waveform), resampler.finish()], dim=1)
+            waveform = torch.cat([resampler.push(waveform.float()), resampler.finish()], dim=1)
         if samples is not None:
             waveform = torch.nn.functional.pad(waveform, (0, max(0, samples - waveform.shape[1])))[:, :samples]
         return replace(self, waveform=waveform, sample_rate=sample_rate)
@@ -156,7 +156,9 @@ class AudioWriter:
         check_target(self.path, force=force)
         refuse_shape(self.path, sample_rate, channels)
         self._suffix, self._channels, self._peak = self.path.suffix.lower(), channels, 0.0
-        self._rate = _mp3_sample_rate(sample_rate) if self._suffix == ".mp3" else sample_rate
+        self._rate = mp3_sample_rate(sample_rate) if self._suffix == ".mp3" else sample_rate
+        if self._suffix == ".flac" and sample_rate > 65_535 and sample_rate % 10:
+            raise InputError(f"{path}: FLAC has no sample rate of {sample_rate} Hz, WAV has")
         self._resampler = Resampler(sample_rate, self._rate, channels=channels)
         self._open = partial(soundfile.SoundFile, mode="w", samplerate=self._rate, channels=channels)
 
@@ -229,7 +231,8 @@ def _peak_of(path: Path) -> float:
     return max(float(block.abs().max()) for block in file.blocks(file.sample_rate, _BLOCK))
 
 
-def _mp3_sample_rate(sample_rate: int) -> int:
+def mp3_sample_rate(sample_rate: int) -> int:
+    """The rate in Hz, of those that MP3 knows, in which a recording of this one keeps all it can."""
     above_all = 44_100 if sample_rate % 44_100 == 0 else 48_000
     return min((rate for rate in MP3_SAMPLE_RATES if rate >= sample_rate), default=above_all)
 

@@ -122,6 +122,8 @@ def test_resampled_length_is_kept_to_the_sample(sample_rate: int, samples: int, 
     assert there.source == "x"
     back = there.resample(sample_rate, samples=samples)
     assert (back.samples, back.sample_rate, back.channels) == (samples, sample_rate, 2)
+    fine = Audio(recording.waveform.double(), sample_rate).resample(44_100)
+    assert torch.equal(fine.waveform, there.waveform)
 
 
 @pytest.mark.parametrize("sample_rate", [8_000, 22_050, 48_000, 96_000, 192_000])

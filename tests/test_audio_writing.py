@@ -72,6 +72,13 @@ def test_mp3_resamples_to_a_rate_that_it_knows(sample_rate: int, written: int, t
     assert snr_db(loaded.waveform, sounds["tone"](samples=loaded.samples, sample_rate=written)) > 20
 
 
+def test_a_rate_that_flac_has_no_number_for_is_refused_before_the_work(tmp_path: Path) -> None:
+    Audio(torch.zeros(1, 100), 88_210).save(tmp_path / "a.flac")
+    with pytest.raises(InputError, match=r"b\.flac: FLAC has no sample rate of 88201 Hz, WAV has$"):
+        AudioWriter(tmp_path / "b.flac", 88_201, 1)
+    Audio(torch.zeros(1, 100), 88_201).save(tmp_path / "b.wav")
+
+
 def test_wav_and_flac_hold_24_bits_and_suffixes_may_be_capital(tmp_path: Path, sounds: Sounds) -> None:
     for name in ("a.WAV", "a.flac"):
         Audio(sounds["tone"](samples=100), 44_100).save(tmp_path / name)

@@ -185,9 +185,11 @@ def test_components_that_were_never_fitted_are_no_baseline(codec: Codec) -> None
 
 def test_names_of_models_are_their_own(codec: Codec) -> None:
     assert list(with_baselines(codec, {"AE": codec})) == ["VAE", PCA, "AE"]
-    for name in ("VAE", "PCA", "target", "true bands"):
+    for name in ("VAE", "PCA", "target", "true bands", "truth", "waveform mix"):
         with pytest.raises(InputError, match=f"--compare {name}: the name is taken"):
             with_baselines(codec, {name: codec})
+    with pytest.raises(InputError, match="--compare VAE, linear: a name without a comma is needed"):
+        with_baselines(codec, {"VAE, linear": codec})
 
 
 def test_a_model_of_another_front_end_is_not_compared(codec: Codec) -> None:

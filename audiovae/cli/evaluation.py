@@ -88,7 +88,7 @@ def _say(evaluation: "Evaluation", report: Report) -> None:
     for group, ways in evaluation.reconstruction.items():
         errors = {way: measures["log_mel_error_db"] for way, measures in ways.items()}
         count = next(iter(errors.values())).count
-        report.say(f"{group}, {count} clip{'s' * (count > 1)}, log-mel error in dB:")
+        report.say(one_line(f"{group}, {count} clip{'s' * (count > 1)}, log-mel error in dB:"))
         report.say("  " + ",  ".join(f"{way} {error.text()}" for way, error in errors.items()))
 
 

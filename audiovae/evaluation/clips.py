@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from audiovae.audio import Audio, AudioFile
 from audiovae.audio_folder import find_audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
-from audiovae.level import level_db
+from audiovae.level import LevelMeter
 
 Thing = TypeVar("Thing")
 
@@ -46,19 +47,38 @@ def example_folder() -> Path:
 def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]:
     """The audio files, each once; of a folder at most ``limit``, spread evenly. Raises InputError for a bad path."""
     clips: dict[str, Clip] = {}
+    folders = [path for path in paths if path.is_dir()]
+    groups = dict(zip(folders, told_apart(folders, least=2), strict=True))
     for path in paths:
-        files = find_audio(path) if path.is_dir() else [path]
+        files = find_audio(path) if path in groups else [path]
         if not files or not path.exists():
             raise InputError(f"{path}: {'no audio files in it' if path.exists() else 'no such file or folder'}")
-        group = "/".join(Path(os.path.abspath(path)).parts[-2:]) if path.is_dir() else "clips"
+        named = names_in(path, files) if path in groups else {path: path.stem}
         for file in files if limit is None else spread_evenly(files, limit):
-            name = str(file.relative_to(path).with_suffix("") if path.is_dir() else Path(file.stem))
-            clips.setdefault(os.path.abspath(file), Clip(file, name, group))
+            clips.setdefault(os.path.abspath(file), Clip(file, named[file], groups.get(path, "clips")))
     return list(clips.values())
 
 
+def told_apart(folders: Sequence[Path], *, least: int) -> list[str]:
+    """What folders are called: by as many of their last parts, so many at least, as it takes to tell them apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    names: list[str] = []
+    for count in range(least, max([least, *map(len, parts)]) + 1):
+        names = ["/".join(its[-count:]) for its in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names
+
+
+def names_in(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
+    """What the files of a folder are called: without their suffix, unless it is all they differ in."""
+    stems = Counter(file.with_suffix("") for file in files)
+    plain = {file: file.with_suffix("") if stems[file.with_suffix("")] == 1 else file for file in files}
+    return {file: str(path.relative_to(folder)) for file, path in plain.items()}
+
+
 def load_clip(clip: Clip, codec: Codec) -> Audio:
-    """The clip's first seconds, mono, at the model's rate and level.
+    """The clip's first seconds, mono, at the model's rate and level, and without an offset: as the model sees them.
 
     Raises InputError if it can't be read, is too short, or silent.
     """
@@ -68,11 +88,12 @@ def load_clip(clip: Clip, codec: Codec) -> Audio:
     if audio.duration_seconds < SHORTEST_SECONDS:
         raise InputError(f"{clip.path}: shorter than {SHORTEST_SECONDS:g} s, too short to be measured")
     waveform = audio.waveform.mean(0, keepdim=True)
-    measured_db = level_db(waveform, config.sample_rate)
-    if measured_db == -math.inf:
+    meter = LevelMeter(config.sample_rate)
+    meter.add(waveform)
+    if meter.level_db == -math.inf:
         raise InputError(f"{clip.path}: silent, there is nothing to measure")
-    gain = 10 ** ((config.level_db - measured_db) / 20)
-    return replace(audio, waveform=waveform * gain, source=str(clip.path))
+    gain = 10 ** ((config.level_db - meter.level_db) / 20)
+    return replace(audio, waveform=(waveform - meter.offset.float()[:, None]) * gain, source=str(clip.path))
 
 
 def spread_evenly(things: Sequence[Thing], most: int) -> list[Thing]:

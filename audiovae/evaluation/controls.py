@@ -17,6 +17,17 @@ from audiovae.retiming import common_places, common_times, read
 from audiovae.transposition import band_centres_hz
 from audiovae.voices import Voices, move_voices, voice_shares
 
+CONTROLS = (
+    "waveform mix",
+    "dB average",
+    "hard switch",
+    "transport, frame by frame",
+    "by way of a third sound",
+    "aligned bands, no model",
+    "aligned bands, one interval",
+)
+"""Their names in the tables."""
+
 
 def controls(
     a: Float[Tensor, "1 samples"], b: Float[Tensor, "1 samples"], weights: Sequence[float], codec: Codec

@@ -27,6 +27,7 @@ from audiovae.evaluation.summary import Summary, summarise
 from audiovae.evaluation.tones import chord_pairs, phrase_pairs, tone_pairs
 from audiovae.interpolation import Align, Morph
 from audiovae.latents import Latents
+from audiovae.level import level_db
 from audiovae.mixing import PathShape
 
 STEPS = 9
@@ -97,8 +98,9 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
     rate = _rate(next(iter(codecs.values())))
 
     def path(clip: Audio, semitones: float) -> list[Float[Tensor, "1 samples"]]:
-        waveform = clip.waveform[0, : round(TRANSPOSED_SECONDS * rate)].numpy()
-        shifted = (pitch_shift(waveform, sr=rate, n_steps=weight * semitones) for weight in WEIGHTS)
+        parts = clip.waveform.split(round(TRANSPOSED_SECONDS * rate), dim=1)
+        part = next(part for part in parts if level_db(part, rate) > -math.inf)  # it may begin with silence
+        shifted = (pitch_shift(part[0].numpy(), sr=rate, n_steps=weight * semitones) for weight in WEIGHTS)
         return [torch.from_numpy(one)[None] for one in shifted]
 
     paths = (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False))

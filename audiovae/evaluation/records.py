@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from audiovae.audio import Audio
+from audiovae.audio import Audio, mp3_sample_rate
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.ceilings import through_true_bands, through_true_magnitudes
@@ -180,8 +180,9 @@ def _picture(codec: Codec, sounds: Mapping[str, Float[Tensor, "1 samples"]]) -> 
 
 def _mp3(waveform: Float[Tensor, "1 samples"], sample_rate: int) -> UInt8[Tensor, " bytes"]:
     """Compressed, so that a page can hold it; MP3 is what every browser plays."""
-    mp3, sound = io.BytesIO(), waveform[0].clamp(-0.99, 0.99).numpy()
-    soundfile.write(mp3, sound, sample_rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=MP3_LEVEL)
+    mp3, rate = io.BytesIO(), mp3_sample_rate(sample_rate)
+    sound = Audio(waveform, sample_rate).resample(rate).waveform[0].clamp(-0.99, 0.99).numpy()
+    soundfile.write(mp3, sound, rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=MP3_LEVEL)
     return _as_tensor(mp3)
 
 

@@ -74,7 +74,8 @@ def write_report(evaluation: Evaluation, folder: Path, settings: dict[str, Any])
     """Writes both files, each whole; returns what the JSON says."""
     facts = {"settings": settings} | figures(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((PAGE, page(evaluation)), (FIGURES, to_json(facts, indent=2) + "\n")):
+    # The figures first: by their settings a run that was stopped before the page is gone on with.
+    for name, text in ((FIGURES, to_json(facts, indent=2) + "\n"), (PAGE, page(evaluation))):
         with whole_file(folder / name, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
     return facts
@@ -120,7 +121,9 @@ def page(evaluation: Evaluation) -> str:
         if table.rows:
             body.append(f"<h2>{escape(title)}</h2><p class=note>{escape(_NOTES[title])}</p>{_html(table)}")
     body.append(_latents(evaluation))
-    body.append("<h2>Listen</h2>" + "".join(_sounds(record) for record in evaluation.records if record.picture))
+    labels = _labels(evaluation)
+    shown = zip(evaluation.records, labels, strict=True)
+    body.append("<h2>Listen</h2>" + "".join(_sounds(record, label) for record, label in shown if record.picture))
     if evaluation.failures:
         failed = Table(["clip", "why it was left out"], [[one.clip, one.reason] for one in evaluation.failures])
         body.append(f"<h2>Left out</h2>{_html(failed)}")
@@ -161,13 +164,21 @@ def _latents(evaluation: Evaluation) -> str:
     return f"<h2>Latent spaces</h2><p class=note>{note}</p><img alt='' src='{_embedded(png.getvalue(), 'image/png')}'>"
 
 
-def _sounds(record: Record) -> str:
+def _labels(evaluation: Evaluation) -> list[str]:
+    """What clips are called where those of several groups lie side by side."""
+    several = len({record.clip.group for record in evaluation.records}) > 1
+    return [
+        f"{record.clip.group}: {record.clip.name}" if several else record.clip.name for record in evaluation.records
+    ]
+
+
+def _sounds(record: Record, label: str) -> str:
     players = "".join(
         f"<label>{escape(way)}<br><audio controls preload=none src='{_embedded(data, 'audio/mpeg')}'></audio></label>"
         for way, data in record.sounds.items()
     )
     picture = _embedded(record.picture or b"", "image/png")
-    return f"<h3>{escape(record.clip.name)}</h3><div class=sounds>{players}</div><img alt='' src='{picture}'>"
+    return f"<h3>{escape(label)}</h3><div class=sounds>{players}</div><img alt='' src='{picture}'>"
 
 
 def _embedded(data: bytes, kind: str) -> str:

@@ -11,12 +11,14 @@ from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, load_clip, spread_evenly
+from audiovae.evaluation.controls import CONTROLS
 from audiovae.evaluation.frechet import frechet_distance
 from audiovae.evaluation.in_betweens import (
     CHORD_PAIRS,
     PHRASE_PAIRS,
     TONE_PAIRS,
     TRANSPOSITIONS,
+    TRUTH,
     Rows,
     chord_in_betweens,
     clip_in_betweens,
@@ -77,10 +79,12 @@ def with_baselines(codec: Codec, others: Mapping[str, Codec]) -> dict[str, Codec
     """The models side by side: the one in question first, its PCA, and other checkpoints by the names given."""
     name = "VAE" if codec.config.model.variational else "autoencoder"
     pca = pca_codec(codec)
-    reserved = {name, PCA, TARGET, TRUE_BANDS, TRUE_MAGNITUDES}
+    reserved = {name, PCA, TARGET, TRUE_BANDS, TRUE_MAGNITUDES, TRUTH, *CONTROLS}
     for other, its in others.items():
         if other in reserved:
             raise InputError(f"--compare {other}: the name is taken, give it another")
+        if "," in other:  # "VAE, linear" is a way of a model
+            raise InputError(f"--compare {other}: a name without a comma is needed")
         if _stft(its) != _stft(codec):
             raise InputError(
                 f"--compare {other}: works on {_stft(its)}, the model in question on {_stft(codec)}; "
