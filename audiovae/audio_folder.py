@@ -21,7 +21,7 @@ SUFFIXES = frozenset(
 def find_audio(folder: Path) -> list[Path]:
     """All audio files below a folder, by suffix, sorted; hidden files and folders are left out.
 
-    A link to a file that is gone is among them, so that whoever reads it can say so.
+    A link to a file that is gone is among them, and what can't be looked at, so that whoever reads it can say so.
 
     Links to folders are not followed, so a loop of links can't trap it. A folder in it that can't be read is warned
     of. Raises InputError if it is no folder itself, or can't be read.
@@ -44,4 +44,7 @@ def find_audio(folder: Path) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except OSError:  # of a folder that may be listed, but not entered
+        return True

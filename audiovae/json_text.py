@@ -15,7 +15,7 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
 def _finite(value: object) -> object:
     if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
+        return {_finite(name): _finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     if isinstance(value, str):

@@ -149,7 +149,31 @@ def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Pat
     (music / "dangling.wav").symlink_to("nothing.wav")
     (music / "loop.wav").symlink_to("loop.wav")
     (music / "around").symlink_to(music, target_is_directory=True)
-    assert sources(music) == ["a.flac", "a.wav", "dangling.wav", "live/b.wav", "loop.wav"]
+    found = ["a.flac", "a.wav", "dangling.wav", "live/b.wav", "loop.wav"]
+    assert sources(music) == sources(f"{music}/**") == found
+    assert sources(f"{music}/**/*.wav") == [name for name in found if name != "a.flac"]
+
+
+def test_globs_find_archives_and_leave_out_what_is_hidden(music: Path, tmp_path: Path) -> None:
+    (music / ".old").mkdir()
+    (music / ".old" / "c.wav").write_bytes((music / "a.wav").read_bytes())
+    assert ".old/c.wav" not in sources(f"{music}/**/*.wav")
+    assert sources(f"{music}/.old/*.wav") == ["c.wav"]
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        tar.add(music / "a.wav", "a.wav")
+    assert sources(f"{tmp_path}/shard-*.tar") == ["shard-0.tar/a.wav"]
+
+
+def test_a_file_that_cannot_be_looked_at_is_a_recording(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Path.is_file  # root may enter any folder, so the system's answer is made up
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name == "live":
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert sources(music) == ["a.flac", "a.wav", "live/b.wav"]
 
 
 def test_a_folder_that_cannot_be_read_is_told_of_and_the_rest_is_taken(

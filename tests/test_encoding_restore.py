@@ -120,6 +120,14 @@ def test_audio_names_stay_in_the_folder_and_apart() -> None:
     ]
 
 
+def test_audio_names_keep_what_is_no_suffix_and_fit_on_a_disk() -> None:
+    assert audio_names(["mix v1.5", "mix v1.6", "a.b.wav"], "wav") == ["mix v1.5.wav", "mix v1.6.wav", "a.b.wav"]
+    long = ["é" * 125 + ".wav", "é" * 125 + ".ogg", "x/" + "n" * 251 + ".wav"]
+    names = audio_names(long, "flac")
+    assert names[:2] == ["é" * 125 + ".flac", "é" * 123 + " (2).flac"]
+    assert names[2] == "x/" + "n" * 250 + ".flac"
+
+
 def test_stored_latents_are_loaded_only_when_asked_for(tmp_path: Path, codec: Codec) -> None:
     def fail() -> Latents:
         raise AssertionError

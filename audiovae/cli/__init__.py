@@ -135,8 +135,15 @@ def _be_told_once() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _stand_in_for_closed_streams() -> None:
+    """Whoever closed them wants to hear nothing; libraries, and we, want something to write to."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def main() -> None:
     """The ``audiovae`` command."""
+    _stand_in_for_closed_streams()
     _hush_libraries()
     _clean_up_when_told_to_stop()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -71,17 +71,18 @@ def encode(
     debug: options.DebugOption = False,
 ) -> None:
     """Turn recordings into a dataset of latents; what is done already is skipped, so a run can be stopped any time."""
-    from audiovae.codec import load
-    from audiovae.encoding.inputs import find_recordings
-    from audiovae.encoding.pipeline import settings_of
-    from audiovae.encoding.run import encode_dataset, local_encoder
-
     if ray is not None and workers is not None:
         raise typer.BadParameter(
             "not with --ray, which has as many processes as the cluster has room for", param_hint="--workers"
         )
     report = Report(as_json=as_json, quiet=quiet)
     with encode_progress(report, terminal=report.chatty and sys.stderr.isatty()) as tell:
+        # Slow to import: an interrupt meanwhile is told as later ones are.
+        from audiovae.codec import load
+        from audiovae.encoding.inputs import find_recordings
+        from audiovae.encoding.pipeline import settings_of
+        from audiovae.encoding.run import encode_dataset, local_encoder
+
         recordings = find_recordings(inputs)
         # On a cluster the nodes have the devices; this machine writes the rows, and may have none.
         codec = load(checkpoint, device=device if ray is None else "cpu")

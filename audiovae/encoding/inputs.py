@@ -163,15 +163,28 @@ def _expand_remote(uri: str) -> tuple[str, dict[str, Place]]:
 
 
 def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
-    """A pattern, which may have ** for any folders; all audio files it matches, and all below folders it matches."""
-    fixed = Path(pattern)
+    """A pattern, which may have ** for any folders: all audio files it matches, and all in archives and below folders.
+
+    As in ``find_audio``, ** leaves out hidden folders, and links to folders, so that a loop can't trap it.
+    """
+    whole = Path(pattern)
+    folders_only = pattern.endswith(("**", "/", os.sep))
+    while whole.name == "**":  # it means what lies below, and so does the folder
+        whole = whole.parent
+    fixed = whole
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
+    rest = whole.relative_to(fixed)
+    hidden = any(part.startswith(".") for part in rest.parts)
     found: dict[str, Place] = {}
-    for path in sorted(map(Path, glob.iglob(pattern, recursive=True))):
-        if path.is_dir() and not pattern.endswith("**"):  # which matches what lies below as well
+    for path in sorted(fixed.glob(str(rest))) if rest.parts else [fixed]:
+        if not hidden and any(part.startswith(".") for part in path.relative_to(fixed).parts):
+            continue
+        if path.is_dir():
             found |= {os.path.abspath(file): None for file in find_audio(path)}
-        elif path.suffix.lower() in SUFFIXES and not path.is_dir():
+        elif not folders_only and path.suffix.lower() == ".tar":
+            found |= dict(_members(path))
+        elif not folders_only and path.suffix.lower() in SUFFIXES:
             found[os.path.abspath(path)] = None
     return os.path.abspath(fixed), found
 
@@ -179,7 +192,7 @@ def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
 def _text(path: Path) -> str:
     """What a list says; bytes that are no text are kept, as file names may hold them."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 
@@ -229,7 +242,7 @@ def _members(archive: Path) -> Iterator[tuple[str, Member]]:
                 if held.isreg() and not held.issparse():
                     if not abs(entry.mtime) < MOST_SECONDS:
                         raise InputError(f"{archive}: {entry.name}: its time, {entry.mtime}, is none")
-                    place = Member(str(archive), held.offset_data, held.size, int(entry.mtime * 1e9))
+                    place = Member(os.path.abspath(archive), held.offset_data, held.size, int(entry.mtime * 1e9))
                     yield f"{os.path.abspath(archive)}/{entry.name.lstrip('/')}", place
             _refuse_broken_end(archive, tar.offset)
     except OSError as error:

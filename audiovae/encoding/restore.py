@@ -1,5 +1,6 @@
 """A latent dataset back to audio files."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from audiovae.audio_folder import SUFFIXES
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text, text_name
@@ -15,6 +17,7 @@ from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.latents import Latents
 
 LATENTS_SUFFIX = ".safetensors"
+LONGEST_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,26 @@ def audio_names(sources: Sequence[str], suffix: str) -> list[str]:
     same, the second becomes a (2).wav.
     """
     paths = [PurePosixPath(*_below(text_name(source))) for source in sources]
-    stems = Counter(str(path.with_suffix("")).lower() for path in paths)
-    bases = [path.with_suffix("") if stems[str(path.with_suffix("")).lower()] == 1 else path for path in paths]
+    plain = [path.with_suffix("") if path.suffix.lower() in SUFFIXES else path for path in paths]
+    stems = Counter(str(path).lower() for path in plain)
+    bases = [stem if stems[str(stem).lower()] == 1 else path for path, stem in zip(paths, plain, strict=True)]
     taken = {str(folder).lower() for base in bases for folder in base.parents}
     names = []
     for base in bases:
-        name, count = f"{base}.{suffix}", 2
+        name, count = _with_end(base, f".{suffix}"), 2
         while name.lower() in taken:
-            name, count = f"{base} ({count}).{suffix}", count + 1
+            name, count = _with_end(base, f" ({count}).{suffix}"), count + 1
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def _with_end(base: PurePosixPath, end: str) -> str:
+    """The path with this end to its name, shortened where no disk would take it."""
+    name = base.name
+    while len(os.fsencode(name + end)) > LONGEST_NAME_BYTES:
+        name = name[:-1]
+    return str(base.with_name(name + end))
 
 
 def _refuse(error: InputError) -> None:
