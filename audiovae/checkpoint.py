@@ -20,6 +20,10 @@ FORMAT_NAME, FORMAT_VERSION = "audiovae", 3
 """Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors."""
 
 
+PRIOR_OF = "; prior: "
+"""Between the data that a model was trained on and those of its prior, if they are others."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a checkpoint says of itself."""
@@ -34,6 +38,11 @@ class Facts:
     """Under which its weights may be used."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Measured on held-out audio."""
+
+    @property
+    def model_data(self) -> str:
+        """What the model was trained on, and not its prior, where that differs."""
+        return self.data.partition(PRIOR_OF)[0]
 
 
 @dataclass(frozen=True)

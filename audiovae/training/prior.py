@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint, save_checkpoint
+from audiovae.checkpoint import PRIOR_OF, Checkpoint, Facts, load_checkpoint, save_checkpoint
 from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
@@ -29,8 +29,6 @@ from audiovae.training.state import MODEL_FILE, Parts, load_state, save_state
 logger = logging.getLogger(__name__)
 
 SEGMENTS, HELD_OUT_SEGMENTS, AT_ONCE = 16384, 512, 512
-PRIOR_OF = "; prior: "
-"""Between the data that a model was trained on and those of its prior, in its header."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +131,10 @@ def _remove_states_but(state: Path) -> None:
 def _facts(task: _Task, error: float) -> Facts:
     """A prior of other sounds than the model's is named beside these, and the weights' licence says nothing of it."""
     facts, words = task.checkpoint.facts, data_words(task.run, task.cache)
-    model_data = facts.data.partition(PRIOR_OF)[0]
-    other = words != model_data
+    other = words != facts.model_data
     return replace(
         facts,
-        data=f"{model_data}{PRIOR_OF}{words}" if other else model_data,
+        data=f"{facts.model_data}{PRIOR_OF}{words}" if other else words,
         license="" if other else facts.license,
         metrics=facts.metrics | {"prior_error": error},
     )

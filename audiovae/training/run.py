@@ -54,6 +54,8 @@ class Run:
     """Whether it continues from the folder's newest state."""
     start: Checkpoint | None = None
     """The model that a new run tunes further; None starts from principal components of the data."""
+    learnt_before: str = ""
+    """In words, what the model that is tuned had learnt from."""
     force: bool = False
     """Whether a new run may replace one that is in the folder."""
 
@@ -132,7 +134,8 @@ def new_run(
     # Under torchrun the first process may have begun: the others must not take its run for an older one.
     if _is_first_process():
         _refuse_used(folder, force=force)
-    return Run(folder, settings, data, cache or folder.absolute().parent / "cache", start=checkpoint, force=force)
+    cache, before = cache or folder.absolute().parent / "cache", checkpoint.facts.model_data if checkpoint else ""
+    return Run(folder, settings, data, cache, start=checkpoint, learnt_before=before, force=force)
 
 
 def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None, cache: Path | None = None) -> Run:
@@ -141,12 +144,13 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
         folders = json.loads((folder / FOLDERS_FILE).read_text(encoding="utf-8"))
         data, cache = data or Path(folders["data"]), cache or Path(folders["cache"])
+        learnt_before = str(folders.get("learnt_before", ""))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: not a run that can be resumed: {_reason(error)}") from error
     config = Config.from_json(text, folder / CONFIG_FILE)
     settings = config.with_overrides(overrides)
     refuse_another_model(settings, config, f"{folder}")
-    return Run(folder, settings, data, cache, resumed=True)
+    return Run(folder, settings, data, cache, resumed=True, learnt_before=learnt_before)
 
 
 def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: float | None = None) -> Outcome:
@@ -259,6 +263,7 @@ def prepare_folder(run: Run) -> None:
                 else:
                     left.unlink(missing_ok=True)
         folders = {"data": str(run.data.absolute()), "cache": str(run.cache.absolute())}
+        folders["learnt_before"] = run.learnt_before
         _write_whole(run.folder / CONFIG_FILE, run.config.model_dump_json(indent=2))
         _write_whole(run.folder / FOLDERS_FILE, json.dumps(folders, indent=2))
     except OSError as error:
@@ -278,7 +283,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _facts(run: Run, cache: Cache) -> Facts:
-    return Facts(version=version("audiovae"), data=data_words(run, cache))
+    before = f"{run.learnt_before}; tuned on " if run.learnt_before else ""
+    return Facts(version=version("audiovae"), data=before + data_words(run, cache))
 
 
 def data_words(run: Run, cache: Cache) -> str:
