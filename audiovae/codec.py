@@ -163,7 +163,12 @@ class Codec:
     def all_channels(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
     ) -> Float[Tensor, "channels all_latent_channels latent_frames"]:
-        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept."""
+        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept.
+
+        Raises InputError if there are more than the model's.
+        """
+        if mean.shape[1] > self.config.model.latent_channels:
+            raise InputError(f"latents of shape {list(mean.shape)} are not this model's ({self.checkpoint.source})")
         return functional.pad(mean, (0, 0, 0, self.config.model.latent_channels - mean.shape[1]))
 
     def _check(self, latents: Latents) -> None:

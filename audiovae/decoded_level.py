@@ -110,7 +110,8 @@ def _linear_powers(
 
 def _widths(spectrogram: Spectrogram) -> Float[Tensor, " n_bands"]:
     """Power of noise in each band, for a band amplitude of 1."""
-    return 1 / spectrogram.bank.filters.square().sum(1)
+    power = spectrogram.bank.filters.square().sum(1)
+    return torch.where(power > 0, 1 / power, 0.0)  # of mels, some may be so narrow that they hold no bin
 
 
 def _decoded_powers(

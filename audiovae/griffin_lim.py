@@ -52,6 +52,7 @@ def griffin_lim(
     Raises:
         ValueError: the sizes don't fit each other.
     """
+    magnitude = magnitude.detach()
     bins, frames = magnitude.shape[-2:]
     iterations = iterations if isinstance(iterations, Iterations) else Iterations(iterations)
     window = torch.hann_window(2 * (bins - 1)) if window is None else window

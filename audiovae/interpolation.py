@@ -139,7 +139,7 @@ class Morph:
             source=f"blend({made_of}{_options(path, self._fit, self._align)})",
             sample_rate=aligned.sample_rate,
             samples=aligned.samples,
-            level_db=mix_level_db([one.level_db for one in self.latents], shares),
+            level_db=mix_level_db(self._levels_db, shares),
             checkpoint=self.latents[0].checkpoint,
         )
 
@@ -165,9 +165,22 @@ class Morph:
             source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, self._fit, self._align)})",
             sample_rate=aligned.sample_rate,
             samples=aligned.samples,
-            level_db=level_over_time_db([a.level_db, b.level_db], shares),
+            level_db=level_over_time_db(self._levels_db, shares),
             checkpoint=a.checkpoint,
         )
+
+    @functools.cached_property
+    def _levels_db(self) -> list[float]:
+        """Of each recording, as far as it is used: what is left of one that is trimmed may be softer than the whole."""
+        frames = min(self.latents, key=lambda one: one.duration_seconds).latent_frames
+        levels_db = []
+        for one in self.latents:
+            level_db = one.level_db
+            if self._codec and self._fit == "trim" and one.latent_frames > frames and level_db > -math.inf:
+                left = replace(one, mean=one.mean[..., :frames], logvar=None)
+                level_db += self._codec.decoded_level_db(left) - self._codec.decoded_level_db(one)
+            levels_db.append(level_db)
+        return levels_db
 
     def _brought_together(self, shares: list[float]) -> tuple[Aligned, Means]:
         """The time axis between the recordings, and those that have a share, ready to be mixed."""

@@ -35,10 +35,11 @@ class NoteAlignment:
         voices = self.match.voices.at(places)
         pitches = torch.cat([read(self.match.above_semitones, places)[:, None], voices.pitches], dim=1)
         common = (chosen[:, None] * pitches).sum(0)
-        semitones = torch.where(chosen[:, None] == 0, 0.0, common - pitches)
+        # A line from 1 to 1 is 1 but for rounding.
+        is_left = (chosen == 0).all(1, keepdim=True) | ((chosen - 1).abs() < 1e-6).all(1, keepdim=True)
+        semitones = torch.where(is_left[:, None] | (chosen[:, None] == 0), 0.0, common - pitches)
         frames = torch.arange(len(places), dtype=torch.float64)
-        has_no_weight = (chosen == 0).all(1, keepdim=True)
-        times = torch.where(has_no_weight, frames, settled(read(self.match.times, places)))
+        times = torch.where(is_left, frames, settled(read(self.match.times, places)))
         return torch.stack(
             [self._moved(place, times[place], semitones[place], voices) for place in range(len(self.means))]
         )

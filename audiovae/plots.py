@@ -15,6 +15,8 @@ from audiovae.whole_file import whole_file
 
 RANGE_DB = 80.0
 """From the loudest point of a picture down to black."""
+SILENT_DB = -99.0
+"""What is softer is the floor of ``magnitude_db`` alone."""
 MAX_PANELS = 33
 """More than these would be too narrow to be seen."""
 TICKS_HZ = (100, 300, 1000, 3000, 10000)
@@ -64,6 +66,8 @@ def draw_spectrograms(
     chosen = _evenly(len(spectrograms), MAX_PANELS)
     levels = [magnitude_db(spectrograms[index].float(), config) for index in chosen]
     top_db = max(float(level.max()) for level in levels)
+    if top_db < SILENT_DB:  # silence is dark, though it is the loudest there
+        top_db += RANGE_DB
     widths = _widths([level.shape[1] for level in levels])
     size = (_LEFT + sum(widths) + _GAP * (len(widths) - 1) + _RIGHT, _TOP + _PANEL_HEIGHT + _BOTTOM)
     picture = Image.new("RGB", size, _BACKGROUND)

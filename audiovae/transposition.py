@@ -9,6 +9,8 @@ from torch import Tensor
 from audiovae.config import SpectrogramConfig
 from audiovae.spectrogram import band_bank
 
+NEXT_TO_HZ = 0.01
+
 
 def transpose(
     spectrogram: Float[Tensor, "*batch n_bands frames"],
@@ -31,11 +33,13 @@ def transpose(
 
 @functools.cache
 def band_centres_hz(config: SpectrogramConfig) -> Float[Tensor, " n_bands"]:
-    """Centre of gravity of each band, rising; a band so narrow that it holds no bin counts as the one below it."""
+    """Centre of gravity of each band, rising; of one so narrow that it has no bin of its own, next to that below it."""
     bank = band_bank(config).double()
     bins_hz = torch.arange(config.n_bins).double() * config.sample_rate / config.n_fft
     centres = (bank @ bins_hz) / bank.sum(1).clamp_min(1e-12)
-    return centres.cummax(0).values.float()
+    centres = centres.cummax(0).values
+    alike = torch.arange(len(centres)) - torch.searchsorted(centres, centres)
+    return (centres + NEXT_TO_HZ * alike).float()
 
 
 def between(

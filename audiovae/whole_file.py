@@ -13,6 +13,8 @@ from audiovae.errors import InputError
 
 TEMPORARY = ".audiovae-"
 """How names of temporary folders begin; a number of twelve digits follows."""
+NAME_BYTES = 200
+"""Of a file's name that its temporary one has: names of more than 255 no disk takes."""
 ABANDONED_AFTER_SECONDS = 12 * 3600
 """A folder that nothing was written to for so long is that of a process that was killed."""
 
@@ -24,7 +26,8 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
     _refuse_taken(path, force=force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    short = os.fsdecode(os.fsencode(path.name)[:NAME_BYTES])
+    temporary = path.with_name(f".{short}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary
         _refuse_taken(path, force=force)  # another process may have been faster

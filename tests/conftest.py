@@ -2,6 +2,7 @@
 for commands a checkpoint and clips."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 # Before torch is imported: several processes of tests share the cores, and those that tests start inherit it.
@@ -15,6 +16,10 @@ from tiny_codec import save_tiny
 from torch import Tensor
 
 from audiovae.audio import Audio
+
+# A shell's background jobs ignore Ctrl-C, and so does what they start: tests that press it want it answered.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SAMPLE_RATE = 44_100
 pytest_plugins = ("tiny_training", "tiny_flow")

@@ -102,6 +102,18 @@ def test_an_offset_and_ultrasound_change_nothing(codec: Codec):
     assert sharp.level_db == pytest.approx(plain.level_db, abs=0.05)
 
 
+def test_what_trimming_leaves_keeps_its_own_level(codec: Codec):
+    hiss = noise(samples=6 * 44100)
+    hiss *= torch.where(torch.arange(6 * 44100) < 3 * 44100, 0.002, 0.2)
+    a = codec.encode(Audio(hiss, 44100))
+    b = codec.encode(Audio(example("guitar").waveform[:1, : 2 * 44100], 44100))
+    quiet = level_db(hiss[:, : 2 * 44100], 44100)
+    first = codec.decode(interpolate(a, b, weight=0, fit="trim", codec=codec), quality="draft")
+    assert level_db(first.waveform, 44100) == pytest.approx(quiet, abs=1.0)
+    last = codec.decode(interpolate(a, b, weight=1, fit="trim", codec=codec), quality="draft")
+    assert level_db(last.waveform, 44100) == pytest.approx(b.level_db, abs=0.1)
+
+
 def test_one_stroke_in_a_long_quiet_recording_keeps_its_level(codec: Codec):
     hiss = 1e-3 * noise(samples=60 * 44100)
     for start in (20.0, 41.7):

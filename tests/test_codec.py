@@ -17,6 +17,7 @@ from audiovae.checkpoint import Facts, save_checkpoint
 from audiovae.codec import ITERATIONS, Codec, _regrouped, load
 from audiovae.errors import InputError
 from audiovae.evaluation.log_mel import stft_magnitude
+from audiovae.generation import generate
 from audiovae.latents import count_latent_frames
 from audiovae.level import level_db
 from audiovae.model.prior import Prior
@@ -88,6 +89,8 @@ def test_latents_that_contradict_themselves_are_refused(codec: Codec):
     ):
         with pytest.raises(InputError, match=f"noise: .*{reason}"):
             codec.decode(replace(latents, **wrong))
+    with pytest.raises(InputError, match="are not this model's"):
+        generate(codec, like=replace(latents, mean=latents.mean.repeat(1, 2, 1)))
 
 
 def test_audio_in_memory_is_refused_like_a_file(codec: Codec):

@@ -8,10 +8,13 @@ from conftest import noise, tone
 from tiny_codec import save_tiny
 from torch import Tensor
 
+from audiovae import decoded_level
 from audiovae.audio import Audio
 from audiovae.codec import Codec, load
+from audiovae.config import SpectrogramConfig
 from audiovae.decoded_level import estimated_level_db, level_db_of
 from audiovae.level import ABSOLUTE_GATE_DB
+from audiovae.spectrogram import Spectrogram
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,12 @@ def test_estimate_of_the_same_latents_is_the_same(codec: Codec):
     mean = codec.encode(Audio(pieces(30.0), 44100)).mean
     first, second = (estimated_level_db(mean, codec.checkpoint.model, codec.spectrogram) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank")
+def test_mels_that_hold_no_bin_count_for_nothing():
+    widths = decoded_level._widths(Spectrogram(SpectrogramConfig(bank="mel", n_bands=512)))
+    assert widths.isfinite().all() and (widths == 0).any()
 
 
 def test_a_decoder_that_says_nothing_has_the_gate_as_its_level(codec: Codec):

@@ -74,6 +74,12 @@ def test_sizes_that_do_not_fit_are_refused(shape, options, message):
         griffin_lim(torch.ones(shape), **{"hop_length": HOP, "iterations": 1, **options})
 
 
+def test_magnitudes_with_a_gradient_are_those_without():
+    magnitude = torch.rand(2, 1, 65, 6, generator=torch.Generator().manual_seed(0))
+    plain = griffin_lim(magnitude, hop_length=32, iterations=2)
+    assert torch.equal(griffin_lim(magnitude.clone().requires_grad_(), hop_length=32, iterations=2), plain)
+
+
 BANDS = Spectrogram(SpectrogramConfig())
 
 

@@ -76,6 +76,12 @@ def test_latents_that_are_a_view_are_saved_as_seen(tmp_path):
     assert torch.equal(Latents.load(tmp_path / "a.latents").mean, torch.stack([mean.T, mean.T]))
 
 
+def test_a_name_as_long_as_a_disk_takes_is_written(tmp_path):
+    path = tmp_path / ("é" * 121 + ".safetensors")
+    latents().save(path)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
 def test_nothing_is_overwritten_without_force(tmp_path):
     path = tmp_path / "a.latents"
     latents().save(path)

@@ -224,6 +224,15 @@ def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec
         assert [not torch.equal(*pair) for pair in zip(moved, means, strict=True)] == moves
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_curve_that_stays_at_an_end_is_the_recording(codec: Codec, weight: float) -> None:
+    early, late = sound(phrase(EARLY)), sound(phrase(LATE, semitones=5))
+    shorter = codec.encode(Audio(late.waveform[:, : round(0.7 * late.samples)], RATE))
+    ends = codec.encode(early), shorter
+    curve = interpolate_curve(*ends, Curve((0.0,), (weight,)), codec=codec)
+    assert torch.equal(curve.mean, ends[int(weight)].mean)
+
+
 def test_a_note_takes_its_interval_with_it_in_time(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     means = torch.stack([codec.encode(tone(semitones)).mean for semitones in (0, 5)])
     frames = codec.config.model.time_stride * means.shape[-1]
