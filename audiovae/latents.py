@@ -13,6 +13,7 @@ from torch import Tensor
 
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.resampling import resampled_length
 from audiovae.tensor_file import read_tensors, write_tensors
 
 FORMAT = "audiovae-latents"
@@ -27,10 +28,10 @@ _KIND_NAMES = {str: "text", int: "a whole number", float: "a number or null"}
 def count_latent_frames(samples: int, sample_rate: int, config: Config) -> int:
     """Latent frames of a recording of ``samples`` at ``sample_rate`` Hz, under the model of ``config``.
 
-    The recording is resampled to the model's rate (rounded up to a whole sample). One frame starts every
-    ``latent_hop_length`` samples and the last one is partial, so that the whole frames are one fewer.
+    The recording is resampled to the model's rate. One frame starts every ``latent_hop_length`` samples; the last
+    one is always partial, hence the 1 beside the whole ones.
     """
-    model_samples = -(-samples * config.spectrogram.sample_rate // sample_rate)
+    model_samples = resampled_length(samples, sample_rate, config.spectrogram.sample_rate)
     return 1 + model_samples // config.latent_hop_length
 
 
