@@ -21,7 +21,7 @@ from torch import Tensor
 from audiovae.errors import InputError
 from audiovae.forward_file import Forward, quiet_mp3
 from audiovae.resampling import Resampler, regroup
-from audiovae.whole_file import temporary_folder
+from audiovae.whole_file import refuse_taken, temporary_folder
 
 SAMPLE_RATES = (8_000, 192_000)  # Hz; lowest and highest that is read or written
 CODINGS = {".wav": "PCM_24", ".flac": "PCM_24", ".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}  # of written files
@@ -195,10 +195,11 @@ class AudioWriter:
     def _encode(self, target: Path) -> None:
         if self._floats.frames == 0:
             raise InputError(f"{self.path}: not written, the sound has no samples")
-        long_wav = self._suffix == ".wav" and self._floats.frames * self._channels * 3 > _WAV_BYTES
-        container, coding = "RF64" if long_wav else self._suffix[1:], CODINGS[self._suffix]
-        gain, is_lossy = SAFE_PEAK / self._peak if self._peak > 1 else 1.0, self._suffix in (".ogg", ".mp3")
+        is_long_wav = self._suffix == ".wav" and self._floats.frames * self._channels * 3 > _WAV_BYTES
+        container, coding = ("RF64" if is_long_wav else self._suffix[1:]), CODINGS[self._suffix]
+        is_lossy = self._suffix in (".ogg", ".mp3")
         level = _LOSSY_LEVEL if is_lossy else None
+        gain = SAFE_PEAK / self._peak if self._peak > 1 else 1.0
         while True:
             with self._open(os.fsencode(target), subtype=coding, format=container, compression_level=level) as file:
                 for block in AudioFile(f"{self._folder}/floats").blocks(self._rate, _BLOCK):
@@ -219,10 +220,7 @@ def check_target(path: str | Path, *, force: bool = False) -> None:
         raise InputError(f"{path}: can't write this format, use one of {', '.join(CODINGS)}")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder")
-    if os.path.lexists(path) and not force:  # a link that leads nowhere is somebody's too
-        raise InputError(f"{path}: exists already (use --force to overwrite)")
+    refuse_taken(path, force=force)
 
 
 def _peak_of(path: Path) -> float:

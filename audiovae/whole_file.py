@@ -25,12 +25,12 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
-    _refuse_taken(path, force=force)
+    refuse_taken(path, force=force)
     short = os.fsdecode(os.fsencode(path.name)[:NAME_BYTES])
     temporary = path.with_name(f".{short}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary
-        _refuse_taken(path, force=force)  # another process may have been faster
+        refuse_taken(path, force=force)  # another process may have been faster
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror or error}") from error
@@ -65,7 +65,8 @@ def _remove_abandoned(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _refuse_taken(path: Path, *, force: bool) -> None:
+def refuse_taken(path: Path, *, force: bool) -> None:
+    """Raises InputError where a file can't be written: over a folder, or without ``force`` over another file."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder")
     if os.path.lexists(path) and not force:  # a link that leads nowhere is somebody's too
