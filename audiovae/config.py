@@ -19,15 +19,13 @@ StageDepths = tuple[Depth, ...]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown or ill-typed field is an error."""
+class Settings(BaseModel, frozen=True):
+    """Base of all settings: frozen (each class says it again, for type checkers), and strict about names and types."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class SpectrogramConfig(Settings):
+class SpectrogramConfig(Settings, frozen=True):
     """The front end: waveform to normalised spectrogram of compressed bands."""
 
     sample_rate: Positive = 44100
@@ -77,7 +75,7 @@ class SpectrogramConfig(Settings):
         return self
 
 
-class ModelConfig(Settings):
+class ModelConfig(Settings, frozen=True):
     """The convolutional VAE. Stage i halves time, and divides bands by ``band_strides[i]``."""
 
     variational: bool = True
@@ -121,7 +119,7 @@ class ModelConfig(Settings):
         return self
 
 
-class DataConfig(Settings):
+class DataConfig(Settings, frozen=True):
     """What training sees of the audio files."""
 
     segment_latent_frames: Positive = 32
@@ -146,7 +144,7 @@ class DataConfig(Settings):
         return self
 
 
-class TrainingConfig(Settings):
+class TrainingConfig(Settings, frozen=True):
     """One run of the optimizer."""
 
     steps: Positive = 20000
@@ -214,7 +212,7 @@ class TrainingConfig(Settings):
         return self
 
 
-class Config(Settings):
+class Config(Settings, frozen=True):
     """All settings of a model and of its training."""
 
     spectrogram: SpectrogramConfig = SpectrogramConfig()

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import magnitude_db
-from audiovae.transposition import band_centres_hz, between
+from audiovae.spectrogram import band_centres_hz, magnitude_db
+from audiovae.transposition import bracket
 
 LARGEST_SEMITONES = 12
 """Sounds further apart are matched where partials of one meet some of the other: an octave nearer, mostly."""
@@ -58,10 +58,10 @@ def best_intervals(
     """
     tried = intervals()
     scale = weight.mean().clamp_min(1e-9)
-    worth = around(products / scale)
+    worth = averaged(products / scale)
     away = tried.abs()
     cost = TRANSPOSED_COST * ((away / 0.5).clamp(max=1) + away / LARGEST_SEMITONES)
-    place = best_way(worth - cost * around(weight[:, None] / scale).clamp_min(0.01))
+    place = best_way(worth - cost * averaged(weight[:, None] / scale).clamp_min(0.01))
     inner = place.clamp(1, len(tried) - 2)
     below, here, above = (worth.gather(1, (inner + step)[:, None])[:, 0] for step in (-1, 0, 1))
     bend = (below - 2 * here + above).clamp(max=-1e-9)
@@ -91,8 +91,8 @@ def partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramCo
     """
     levels_db, octave = magnitude_db(spectrogram, config), 12 * STEPS_A_SEMITONE
     steps = torch.arange(math.log2(HIGHEST_HZ / LOWEST_HZ) * octave)
-    centres = band_centres_hz(config)  # pyright: ignore[reportArgumentType], frozen is hashable
-    left, share = between(centres, LOWEST_HZ * 2 ** (steps / octave))
+    centres = band_centres_hz(config)
+    left, share = bracket(centres, LOWEST_HZ * 2 ** (steps / octave))
     level = torch.lerp(levels_db[left], levels_db[left + 1], share[:, None])
     padded = functional.pad(level.mT[:, None], (octave // 2, octave // 2), mode="replicate")
     stands_out = level - functional.avg_pool1d(padded, octave + 1, 1)[:, 0].mT
@@ -100,8 +100,8 @@ def partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramCo
     return stands_out.clamp_min(0) * audible
 
 
-def around(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames columns"]:
-    """Means over neighbouring frames."""
+def averaged(values: Float[Tensor, "frames columns"]) -> Float[Tensor, "frames columns"]:
+    """Means over ``AROUND_FRAMES`` neighbouring frames."""
     half = AROUND_FRAMES // 2
     padded = functional.pad(values.mT[:, None], (half, half), mode="replicate")
     return functional.avg_pool1d(padded, AROUND_FRAMES, 1)[:, 0].mT

@@ -12,7 +12,7 @@ from audiovae.chunks import chunks
 from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
 from audiovae.note_match import Means, NoteMatch, decoded_around
 from audiovae.retiming import common_places, read, settled
-from audiovae.transposition import band_centres_hz
+from audiovae.spectrogram import band_centres_hz
 from audiovae.voices import Voices, move_voices, voice_shares
 
 
@@ -54,7 +54,7 @@ class NoteAlignment:
         """
         mean, config, moved = self.means[place], self.codec.config, []
         context, stride = 2 * self.codec.checkpoint.model.context_latent_frames, config.model.time_stride
-        centres_hz = band_centres_hz(config.spectrogram)  # pyright: ignore[reportArgumentType], frozen is hashable
+        centres_hz = band_centres_hz(config.spectrogram)
         frames = torch.arange(len(times), dtype=torch.float64)
         if not semitones.any() and torch.equal(times, frames):
             return mean

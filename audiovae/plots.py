@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import band_bank, magnitude_db
+from audiovae.spectrogram import band_centres_hz, magnitude_db
 from audiovae.whole_file import whole_file
 
 RANGE_DB = 80.0
@@ -139,9 +139,7 @@ def _write_labels(picture: Image.Image, labels: list[str], lefts: list[int], wid
 
 def _write_frequencies(picture: Image.Image, config: SpectrogramConfig) -> None:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
-    bank = band_bank(config).double()
-    bins_hz = torch.arange(config.n_bins, dtype=torch.float64) * config.sample_rate / config.n_fft
-    centres = (bank @ bins_hz / bank.sum(1).clamp_min(1e-12)).numpy()
+    centres = band_centres_hz(config).numpy()
     below = float(_TOP + _PANEL_HEIGHT)
     for tick in TICKS_HZ:
         band = float(np.interp(tick, centres, np.arange(len(centres)))) + 0.5

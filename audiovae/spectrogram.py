@@ -1,5 +1,6 @@
 """Waveform to normalised spectrogram of compressed bands, and bands back to linear STFT magnitudes."""
 
+import functools
 import math
 
 import numpy as np
@@ -16,6 +17,8 @@ BLOCK_FRAMES = 64
 """Frames that a CPU analyses at a time: their spectra (0.5 MB) stay in its cache."""
 FLOOR = 1e-5
 """Amplitude that levels in dB start from: 100 dB below full scale, at a level of -20 dBFS out of hearing."""
+NEXT_TO_HZ = 0.01
+"""Between the centres of bands that share one bin."""
 SMALLEST, LARGEST = 1e-9, 100.0
 """Amplitudes that no music is outside of: they keep gradients, and what an untrained model decodes, finite."""
 
@@ -151,6 +154,17 @@ def band_bank(config: SpectrogramConfig) -> Float[Tensor, "n_bands bins"]:
             mel_scale="slaney",
         ).T.contiguous()
     return _triangles(hybrid_edges(config), config.n_bins)
+
+
+@functools.cache
+def band_centres_hz(config: SpectrogramConfig) -> Float[Tensor, " n_bands"]:
+    """Centre of gravity of each band, rising; of one so narrow that it has no bin of its own, next to that below it."""
+    bank = band_bank(config).double()
+    bins_hz = torch.arange(config.n_bins).double() * config.sample_rate / config.n_fft
+    centres = (bank @ bins_hz) / bank.sum(1).clamp_min(1e-12)
+    centres = centres.cummax(0).values
+    alike = torch.arange(len(centres)) - torch.searchsorted(centres, centres)
+    return (centres + NEXT_TO_HZ * alike).float()
 
 
 def hybrid_edges(config: SpectrogramConfig) -> np.ndarray:

@@ -1,15 +1,11 @@
 """Spectrograms at another pitch: every partial moved along the frequency axis by the same interval."""
 
-import functools
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import band_bank
-
-NEXT_TO_HZ = 0.01
+from audiovae.spectrogram import band_centres_hz
 
 
 def transpose(
@@ -22,27 +18,16 @@ def transpose(
     A band takes the level that the band lower by the interval had, read between bands where none lies there: the
     whole spectrum moves, as that of a tape which plays faster, while time stays. Beyond the last band is its level.
     """
-    centres = band_centres_hz(config).to(spectrogram.device)  # pyright: ignore[reportArgumentType], frozen is hashable
+    centres = band_centres_hz(config).to(spectrogram.device)
     wanted = centres[:, None] / 2 ** (semitones.to(centres) / 12)
-    left, share = between(centres, wanted)
+    left, share = bracket(centres, wanted)
     shape = spectrogram.shape
     return torch.lerp(
         spectrogram.gather(-2, left.expand(shape)), spectrogram.gather(-2, (left + 1).expand(shape)), share
     )
 
 
-@functools.cache
-def band_centres_hz(config: SpectrogramConfig) -> Float[Tensor, " n_bands"]:
-    """Centre of gravity of each band, rising; of one so narrow that it has no bin of its own, next to that below it."""
-    bank = band_bank(config).double()
-    bins_hz = torch.arange(config.n_bins).double() * config.sample_rate / config.n_fft
-    centres = (bank @ bins_hz) / bank.sum(1).clamp_min(1e-12)
-    centres = centres.cummax(0).values
-    alike = torch.arange(len(centres)) - torch.searchsorted(centres, centres)
-    return (centres + NEXT_TO_HZ * alike).float()
-
-
-def between(
+def bracket(
     places: Float[Tensor, " places"], wanted: Float[Tensor, "*shape"]
 ) -> tuple[Tensor, Float[Tensor, "*shape"]]:
     """For each wanted value the place at or below it and the share of the way to the next one, 0 to 1."""

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.interval import LARGEST_STEPS, LOWEST_HZ, STEPS_A_SEMITONE, around, best_way, intervals
+from audiovae.interval import LARGEST_STEPS, LOWEST_HZ, STEPS_A_SEMITONE, averaged, best_way, intervals
 from audiovae.voices import LEAST_STRENGTH, OWN_HARMONICS, Voices, voice_shares
 
 Partials = Float[Tensor, "steps frames"]
@@ -86,7 +86,7 @@ def find_voices(
     found: list[_Pair] = []
     scale = None
     while len(found) < VOICES:
-        worth = around(torch.cat([_best_of_intervals(*left) for left in _left_in_blocks(a, b, found)]))
+        worth = averaged(torch.cat([_best_of_intervals(*left) for left in _left_in_blocks(a, b, found)]))
         scale = _typical(worth.amax(1)) if scale is None else scale
         apart = best_way(worth / scale[:, None] - cost) - LARGEST_STEPS
         middle, sounds = _best_pitches(a, b, found, apart, scale)
@@ -136,7 +136,7 @@ def _best_pitches(
 ) -> tuple[Pitches, Bool[Tensor, " frames"]]:
     """The pitches half way between both sounds whose harmonics coincide best at these intervals; and where they do."""
     blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
-    sums = around(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
+    sums = averaged(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
     middle = best_way(sums)
     there = _mean_over(sums.gather(1, middle[:, None])[:, 0], JUDGED_FRAMES)
     return middle.float(), there > LEAST_STRENGTH

@@ -3,8 +3,8 @@ import torch
 
 from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import Tone
-from audiovae.spectrogram import Spectrogram
-from audiovae.transposition import band_centres_hz, transpose
+from audiovae.spectrogram import Spectrogram, band_centres_hz
+from audiovae.transposition import transpose
 
 CONFIG = SpectrogramConfig()
 RATE = CONFIG.sample_rate

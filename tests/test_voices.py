@@ -10,8 +10,7 @@ from audiovae.config import SpectrogramConfig
 from audiovae.evaluation.tones import Chord, Tone, chord_pairs, tone_pairs
 from audiovae.interval import LOWEST_HZ, intervals
 from audiovae.note_match import PitchComparison
-from audiovae.spectrogram import Spectrogram
-from audiovae.transposition import band_centres_hz
+from audiovae.spectrogram import Spectrogram, band_centres_hz
 from audiovae.voice_match import PITCHES, _best_of_intervals, _halves, _harmonic_sums
 from audiovae.voices import LEAST_STRENGTH, Voices, move_voices, voice_shares
 from tests.conftest import noise

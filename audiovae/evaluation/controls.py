@@ -14,7 +14,7 @@ from audiovae.lag import best_lags, onset_strength
 from audiovae.level import level_db
 from audiovae.note_match import PitchComparison
 from audiovae.retiming import common_places, common_times, read
-from audiovae.transposition import band_centres_hz
+from audiovae.spectrogram import band_centres_hz
 from audiovae.voices import Voices, move_voices, voice_shares
 
 CONTROLS = (
@@ -74,7 +74,7 @@ def _bands_between(
 ) -> SoundPath:
     """Magnitudes of the path between spectrograms whose notes belong together so."""
     between = []
-    centres_hz = band_centres_hz(codec.config.spectrogram)  # pyright: ignore[reportArgumentType], frozen is hashable
+    centres_hz = band_centres_hz(codec.config.spectrogram)
     for weight in weights:
         places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
         there = voices.at(places)
