@@ -1,1 +1,1 @@
-"""Floor 5: how good a model is, beside its ceilings and its baselines."""
+"""How good a model is, beside its ceilings and its baselines."""

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -28,7 +29,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b22; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .875rem; display: block; overflow-x: auto; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #d9d9e0; text-align: right; }
-th:first-child, td:first-child, th.text, td.text { text-align: left; }
+th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
 .sounds { display: flex; flex-wrap: wrap; gap: .7rem 1.2rem; } .sounds label { display: block; font-size: .875rem; }
 .note { color: #55555f; max-width: 60rem; }
@@ -201,8 +202,6 @@ def _plain(groups: dict[str, Any]) -> dict[str, Any]:
 
 def _settings_of(folder: Path) -> str | None:
     """Those of the report that is there."""
-    import json
-
     try:
         return to_json(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""Floor 2: spectrogram to latents and back."""
+"""Spectrogram to latents and back."""

@@ -1,1 +1,1 @@
-"""Floor 6: a folder of audio to a checkpoint. Read in this order: run, data, losses, schedule, loop."""
+"""A folder of audio to a checkpoint. Read run, data, segments, loop, losses; then prior, flow for ``train-prior``."""
