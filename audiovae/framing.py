@@ -43,8 +43,8 @@ class Framing:
         self.first = max(0, 1 + (past.shape[-1] - self.padding) // hop_length)
         self.block_frames = min(frames, max(1, CACHED_SAMPLES // n_fft)) if has_loops(past) else frames
         # Memory that is used again and again: fresh pages would cost more than what is done to them.
-        self._frames = past.new_empty(self.block_frames, n_fft)
-        self._spectrum = past.new_empty(self.block_frames, n_fft // 2 + 1, dtype=torch.complex64)
+        self._cut_frames = past.new_empty(self.block_frames, n_fft)
+        self._imposed = past.new_empty(self.block_frames, n_fft // 2 + 1, dtype=torch.complex64)
         self.padded_samples = (frames - 1) * hop_length + n_fft
         self.weight = past.new_ones(frames) if weight is None else weight
         self.gain = self._gain()
@@ -125,7 +125,7 @@ class Framing:
             return signal.unfold(-1, self.n_fft, self.hop_length)[..., :frames, :] * self.window
         from audiovae import compiled  # numba is slow to import
 
-        cut = self._frames[:frames]
+        cut = self._cut_frames[:frames]
         compiled.cut_frames(signal.numpy(), self.window.numpy(), self.hop_length, cut.numpy())
         return cut
 
@@ -139,7 +139,7 @@ class Framing:
             return spectrum * self._gains(spectrum, target)
         from audiovae import compiled  # numba is slow to import
 
-        imposed = self._spectrum[: len(target)]
+        imposed = self._imposed[: len(target)]
         if self.bank is None:
             compiled.impose(pairs(spectrum), target.numpy(), pairs(imposed))
         else:
