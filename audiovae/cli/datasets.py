@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from audiovae.cli import options
 from audiovae.cli.encode_progress import counts, encode_progress
-from audiovae.cli.report import Report, one_line
+from audiovae.cli.report import SHOWN_FAILURES, Report, one_line, tell_failures
 from audiovae.cli.results import growing_folder
 from audiovae.json_text import to_json
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from audiovae.encoding.run import Encode, Outcome
     from audiovae.latent_dataset.schema import DatasetSettings
 
-SHOWN_FAILURES = 10
 FEW_RECORDINGS = 32
 """So many are encoded sooner than processes have started."""
 MOST_WORKERS = 32
@@ -105,15 +105,12 @@ def _cluster_encoder(address: str, checkpoint: Path | None, device: str, setting
 
 
 def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> None:
-    from dataclasses import asdict
-
     from audiovae.cli.sound_folder import describe_codec
 
     for shard in outcome.damaged:
         told = "was damaged and set aside; of its recordings only those that are given now were encoded again"
         typer.echo(one_line(f"audiovae: {shard}: {told}"), err=True)
-    for failure in outcome.failures[:SHOWN_FAILURES]:
-        typer.echo(one_line(f"audiovae: {failure.source}: {failure.reason}"), err=True)
+    tell_failures([f"{failure.source}: {failure.reason}" for failure in outcome.failures])
     line = f"{outcome.encoded} encoded, {outcome.done_before} done before, {len(outcome.failures)} failed"
     if outcome.changed:
         line += f"; {outcome.changed} changed since they were encoded (--redo changed encodes them again)"
@@ -175,8 +172,7 @@ def decode(
         )
     gain_db = dict(zip(left, gains_db, strict=True))
     made = [{"name": name, "gain_db": gain_db.get(name)} for name in stored if (out / name).exists()]
-    for reason in failures[:SHOWN_FAILURES]:
-        typer.echo(one_line(f"audiovae: {reason} (encode --redo all makes it anew)"), err=True)
+    tell_failures([f"{reason} (encode --redo all makes it anew)" for reason in failures])
     say_gains(report, made)
     facts = {"settings": settings, "files": made, "written": [str(out / one["name"]) for one in made]}
     line = f"wrote {out}: {len(made)} recording{'s' * (len(made) != 1)}"

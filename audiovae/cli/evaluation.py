@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report, one_line
+from audiovae.cli.report import Report, tell_failures
 
 if TYPE_CHECKING:
     from audiovae.evaluation.run import Evaluation
-
-SHOWN_FAILURES = 10
 
 
 def evaluate(
@@ -81,8 +79,7 @@ def _name_and_file(text: str) -> tuple[str, Path]:
 
 def _say(evaluation: "Evaluation", report: Report) -> None:
     """The main figures, what is missing, and which clips failed."""
-    for failure in evaluation.failures[:SHOWN_FAILURES]:
-        typer.echo(one_line(f"audiovae: {failure.clip}: {failure.reason}"), err=True)
+    tell_failures([f"{failure.clip}: {failure.reason}" for failure in evaluation.failures])
     for line in evaluation.not_measured:
         report.say(f"not measured: {line}")
     for group, ways in evaluation.reconstruction.items():

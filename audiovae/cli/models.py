@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,8 +155,6 @@ def say_cache(cache: "Cache", report: Report) -> None:
 
 
 def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
-    from dataclasses import asdict
-
     from audiovae.training.state import MODEL_FILE
 
     if not outcome.is_main:

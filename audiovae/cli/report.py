@@ -1,13 +1,15 @@
 """What a command says: bars on stderr, lines and results on stdout, in words or as one JSON object."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import typer
 
 from audiovae.json_text import to_json
+
+SHOWN_FAILURES = 10
 
 
 @runtime_checkable
@@ -66,6 +68,12 @@ class Report:
 def one_line(text: object) -> str:
     """Text as it is told: file names may hold line breaks, which would make one message look like two."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def tell_failures(reasons: Sequence[str]) -> None:
+    """The first few of what went wrong on stderr, a line each."""
+    for reason in reasons[:SHOWN_FAILURES]:
+        typer.echo(one_line(f"audiovae: {reason}"), err=True)
 
 
 def names(files: list[str]) -> str:

@@ -70,7 +70,7 @@ def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force:
             with suppress(OSError):
                 (folder / LOCK).unlink()
             if not _has_any(folder, names):
-                _remove_nothing(folder, there)
+                _remove_leftovers(folder, there)
 
 
 @contextmanager
@@ -103,8 +103,8 @@ def _is_younger(file: Path, mark: Path) -> bool:
     return file.is_file() and mark.exists() and file.stat().st_mtime_ns >= mark.stat().st_mtime_ns
 
 
-def _remove_nothing(folder: Path, there: Path) -> None:
-    """What a block left that made no file: its mark, and the folders that were not there before."""
+def _remove_leftovers(folder: Path, there: Path) -> None:
+    """After a block that made no file: removes its mark, and the folders that were not there before."""
     with suppress(OSError):
         (folder / UNFINISHED).unlink(missing_ok=True)
         for made in (folder, *folder.parents):
