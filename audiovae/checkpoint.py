@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audiovae.config import Config
-from audiovae.errors import InputError
+from audiovae.errors import InputError, in_one_line
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
@@ -136,7 +136,7 @@ def _facts(text: str, path: Path) -> Facts:
             metrics={str(name): float(value) for name, value in values["metrics"].items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: its header's facts can't be read: {_line(error)}") from error
+        raise InputError(f"{path}: its header's facts can't be read: {in_one_line(error)}") from error
 
 
 def _check_tensors(tensors: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
@@ -169,7 +169,3 @@ def _add_tensors(digest: "hashlib._Hash", tensors: dict[str, Tensor]) -> None:
     for name in sorted(tensors):
         data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(name.encode() + data.numpy().tobytes())
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""The one exception for things that come from outside and cannot be used."""
+"""The one exception for things that come from outside and cannot be used, and how others' are told."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The message is one line that names it and the reason, fit to be shown to a person as it stands.
     """
+
+
+def in_one_line(error: BaseException, most: int = 200) -> str:
+    """What another library says of an error, for the end of our own line: it may have many, and be long."""
+    return " ".join(str(error).split())[:most]

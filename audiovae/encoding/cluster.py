@@ -9,7 +9,7 @@ from audiovae.codec import load
 from audiovae.encoding.inputs import Member, Recording
 from audiovae.encoding.pipeline import encode_recordings
 from audiovae.encoding.run import Encode
-from audiovae.errors import InputError
+from audiovae.errors import InputError, in_one_line
 from audiovae.interrupts import handlers_kept
 from audiovae.latent_dataset.schema import DatasetSettings, Row, table, to_row
 
@@ -104,7 +104,7 @@ def _connect(address: str) -> None:
         with handlers_kept():  # Ray would answer a signal to end by itself, and nothing would be written
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"Ray at {address}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"Ray at {address}: {in_one_line(error)}") from error
 
 
 def _encode_on_ray(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.errors import InputError
+from audiovae.errors import InputError, in_one_line
 from audiovae.latent_dataset.schema import TENSOR_COLUMNS, DatasetSettings, Row, schema, table
 from audiovae.whole_file import whole_file
 
@@ -84,7 +84,7 @@ def read_facts(path: Path) -> "pa.Table":
         try:
             return file.read(names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error, f"damaged: {' '.join(str(error).split())[:120]}") from error
+            raise _unreadable(path, error, f"damaged: {in_one_line(error, 120)}") from error
 
 
 def write_shard(path: Path, rows: Sequence[Row], settings: DatasetSettings) -> None:
@@ -115,7 +115,7 @@ def read_rows(file: "pq.ParquetFile", group: int, path: Path) -> "pa.Table":
     try:
         return file.read_row_group(group, use_threads=False)
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, error, f"damaged: {' '.join(str(error).split())[:120]}") from error
+        raise _unreadable(path, error, f"damaged: {in_one_line(error, 120)}") from error
 
 
 def _row_groups(rows: Sequence[Row]) -> list[list[Row]]:

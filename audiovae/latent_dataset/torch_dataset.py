@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from audiovae.errors import InputError
+from audiovae.errors import InputError, in_one_line
 from audiovae.latent_dataset.schema import OK, mean_of, to_latents
 from audiovae.latent_dataset.shards import find_shards, open_shard, read_facts, read_rows, shard_settings
 from audiovae.latents import Latents
@@ -104,8 +104,8 @@ class LatentDataset(Dataset[Tensor]):
         try:
             yield
         except (ValueError, TypeError, LookupError, RuntimeError, AttributeError, OverflowError) as error:
-            shard, reason = self.shards[int(self._places[index][0])], " ".join(str(error).split())[:120]
-            raise InputError(f"{shard}: damaged: row of {self.facts['source'][index]}: {reason}") from error
+            shard, source = self.shards[int(self._places[index][0])], self.facts["source"][index]
+            raise InputError(f"{shard}: damaged: row of {source}: {in_one_line(error, 120)}") from error
 
     @cached_property
     def _index_of(self) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiovae.errors import InputError
+from audiovae.errors import InputError, in_one_line
 
 DECODED_AUDIO, DECODED_INDEX = "decoded.int16", "decoded.json"
 
@@ -57,7 +57,7 @@ def open_decoded(folder: Path, sample_rate: int) -> tuple[Path, list[Source]]:
         there, sources = int(content["sample_rate"]), sources_of(content["sources"])
         size = audio.stat().st_size
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{index}: not an index of decoded audio: {' '.join(str(error).split())}") from error
+        raise InputError(f"{index}: not an index of decoded audio: {in_one_line(error)}") from error
     if there != sample_rate:
         raise InputError(f"{folder}: holds audio at {there} Hz, the config wants {sample_rate} Hz")
     if size != 2 * sum(source.samples for source in sources):
