@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from audiovae.config import Config
 from audiovae.errors import InputError, in_one_line
 from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
-from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
+from audiovae.tensor_file import format_version, read_tensors, with_prefix, write_tensors
 
 FORMAT_NAME, FORMAT_VERSION = "audiovae", 3
 """Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors."""
@@ -107,12 +106,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def _check_format(header: dict[str, str], path: Path) -> None:
-    name, _, version = header.get("format", "").partition("/")
-    if name != FORMAT_NAME or not re.fullmatch("[1-9][0-9]{0,8}", version):
+    version = format_version(header, FORMAT_NAME)
+    if version is None:
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of audiovae")
-    if int(version) < FORMAT_VERSION:
+    if version < FORMAT_VERSION:
         raise InputError(f"{path}: made by an older audiovae, whose models this one doesn't read: train it again")
-    if int(version) > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise InputError(
             f"{path}: made by a newer audiovae: format {FORMAT_NAME}/{version}, "
             f"this one reads up to {FORMAT_NAME}/{FORMAT_VERSION}"

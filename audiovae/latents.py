@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from audiovae.config import Config
 from audiovae.errors import InputError
 from audiovae.resampling import resampled_length
-from audiovae.tensor_file import read_tensors, write_tensors
+from audiovae.tensor_file import format_version, read_tensors, write_tensors
 
 FORMAT = "audiovae-latents"
 VERSION = 1
@@ -99,7 +98,7 @@ class Latents:
     def load(cls, path: str | Path) -> "Latents":
         """Reads what ``save`` wrote. Raises InputError that names the file and what is wrong with it."""
         tensors, header = read_tensors(Path(path), kind="latents file")
-        _check_format(path, header.get("format"))
+        _check_format(path, header)
         fields = {name: _field(path, header, name) for name in _FIELDS}
         if not {"mean"} <= set(tensors) <= {"mean", "logvar"}:
             raise InputError(f"{path}: holds {sorted(tensors) or 'no tensors'}, want mean and perhaps logvar")
@@ -128,12 +127,12 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} has NaN or infinite values")
 
 
-def _check_format(path: str | Path, text: str | None) -> None:
-    name, _, version = (text or "").partition("/")
-    if name != FORMAT or not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise InputError(f"{path}: not a latents file (format {text!r}, want '{FORMAT}/{VERSION}')")
-    if int(version) > VERSION:
-        raise InputError(f"{path}: made by a newer audiovae: format {text}, this one reads up to /{VERSION}")
+def _check_format(path: str | Path, header: dict[str, str]) -> None:
+    there, version = header.get("format"), format_version(header, FORMAT)
+    if version is None:
+        raise InputError(f"{path}: not a latents file (format {there!r}, want '{FORMAT}/{VERSION}')")
+    if version > VERSION:
+        raise InputError(f"{path}: made by a newer audiovae: format {there}, this one reads up to /{VERSION}")
 
 
 def _field(path: str | Path, header: dict[str, str], name: str) -> Any:

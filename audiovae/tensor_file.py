@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -41,6 +42,12 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
         cut = "incomplete" in str(error) or "invalid header length" in str(error)
         reason = "truncated or damaged" if cut else "not safetensors"
         raise InputError(f"{path}: not a readable {kind} ({reason})") from error
+
+
+def format_version(header: dict[str, str], name: str) -> int | None:
+    """The version that a header's ``format``, NAME/VERSION, states; None where it is no format of this name."""
+    found, _, version = header.get("format", "").partition("/")
+    return int(version) if found == name and re.fullmatch("[1-9][0-9]{0,8}", version) else None
 
 
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
