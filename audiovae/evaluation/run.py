@@ -1,5 +1,6 @@
 """The whole evaluation: clip by clip, then what needs all clips."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,32 +113,14 @@ def evaluate(
     A clip that can't be used is listed, not fatal. Raises InputError if none can.
     """
     models = dict(models)
-    total = (
-        len(clips)
-        + 2 * TONE_PAIRS
-        + CHORD_PAIRS
-        + PHRASE_PAIRS
-        + min(len(TRANSPOSITIONS), len(clips))
-        + 2 * len(models)
-    )
-    shown = set(spread_evenly(range(len(clips)), SHOWN_CLIPS))
-    records, failures = [], []
-    progress(0, total)
-    for index, clip in enumerate(clips):
-        try:
-            records.append(record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force))
-        except RecordRefused:
-            raise
-        except (InputError, OSError) as error:
-            failures.append(Failure(str(clip.path), str(error).removeprefix(f"{clip.path}: ")))
-        progress(index + 1, total)
-    if not records:
-        raise InputError(f"{failures[0].clip}: {failures[0].reason} (none of {len(clips)} clips could be used)")
-    done = iter(range(len(clips) + 1, total + 1))
+    known = 2 * TONE_PAIRS + CHORD_PAIRS + PHRASE_PAIRS + min(len(TRANSPOSITIONS), len(clips))
+    total, done = len(clips) + known + 2 * len(models), itertools.count()
 
     def advance() -> None:
         progress(next(done), total)
 
+    advance()
+    records, failures = _record_all(models, clips, folder, quality=quality, force=force, advance=advance)
     tones = {
         kind: tone_in_betweens(models, same_pitch=same_pitch, advance=advance)
         for kind, same_pitch in (("different pitch", False), ("same pitch", True))
@@ -175,22 +158,45 @@ def evaluate(
     )
 
 
+def _record_all(
+    models: Mapping[str, Codec],
+    clips: Sequence[Clip],
+    folder: Path,
+    *,
+    quality: str,
+    force: bool,
+    advance: Callable[[], None],
+) -> tuple[list[Record], list[Failure]]:
+    """Clip by clip, those that can be used and those that can't. Raises InputError if none can."""
+    shown = set(spread_evenly(range(len(clips)), SHOWN_CLIPS))
+    records: list[Record] = []
+    failures: list[Failure] = []
+    for index, clip in enumerate(clips):
+        try:
+            records.append(record_clip(clip, models, folder, quality=quality, shown=index in shown, force=force))
+        except RecordRefused:
+            raise
+        except (InputError, OSError) as error:
+            failures.append(Failure(str(clip.path), str(error).removeprefix(f"{clip.path}: ")))
+        advance()
+    if not records:
+        raise InputError(f"{failures[0].clip}: {failures[0].reason} (none of {len(clips)} clips could be used)")
+    return records, failures
+
+
 def _reconstruction(records: Sequence[Record]) -> dict[str, Rows]:
-    """Each group's measures, by way: means over clips, and MusiCNN's distance of all windows together."""
+    """By group of clips, by way, by measure."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.clip.group, []).append(record)
-    return {
-        name: {
-            way: {
-                measure: summarise([record.measures[way][measure] for record in some])
-                for measure in some[0].measures[way]
-            }
-            | {"fd_musicnn": _fd_musicnn(some, way)}
-            for way in some[0].measures
-        }
-        for name, some in groups.items()
-    }
+    return {name: {way: _means(some, way) for way in some[0].measures} for name, some in groups.items()}
+
+
+def _means(records: Sequence[Record], way: str) -> dict[str, Summary]:
+    """Of a way's measures over clips, and MusiCNN's distance of all windows together."""
+    names = records[0].measures[way]
+    means = {name: summarise([record.measures[way][name] for record in records]) for name in names}
+    return means | {"fd_musicnn": _fd_musicnn(records, way)}
 
 
 def _fd_musicnn(records: Sequence[Record], way: str) -> Summary:
