@@ -1,7 +1,8 @@
 """Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from audiovae.evaluation.morphing import (
     step_variation,
 )
 from audiovae.evaluation.summary import Summary, summarise
-from audiovae.evaluation.tones import chord_pairs, phrase_pairs, tone_pairs
+from audiovae.evaluation.tones import Chord, Phrase, Tone, chord_pairs, phrase_pairs, tone_pairs
 from audiovae.interpolation import Align, Morph
 from audiovae.latents import Latents
 from audiovae.level import level_db
@@ -53,6 +54,8 @@ matching anything."""
 ONE_RHYTHM = {way: how for way, how in WAYS.items() if how[1] != "pitch"}
 """Those that differ where both ends have their onsets at the same times."""
 
+Known = TypeVar("Known", Tone, Chord, Phrase)
+"""Sounds whose in-betweens are known."""
 Rows = dict[str, dict[str, Summary]]
 """By method, by measure."""
 Middles = dict[str, list[Latents]]
@@ -61,23 +64,28 @@ Middles = dict[str, list[Latents]]
 
 def tone_in_betweens(codecs: Mapping[str, Codec], *, same_pitch: bool, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of synthetic tones whose in-betweens are known."""
-    rate, pairs = _rate(next(iter(codecs.values()))), tone_pairs(TONE_PAIRS, same_pitch=same_pitch)
-    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    paths = _true_paths(tone_pairs(TONE_PAIRS, same_pitch=same_pitch), codecs)
     return known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
 
 
 def chord_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of chords of such tones, each of whose notes moves by an interval of its own."""
-    rate, pairs = _rate(next(iter(codecs.values()))), chord_pairs(CHORD_PAIRS)
-    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    paths = _true_paths(chord_pairs(CHORD_PAIRS), codecs)
     return of_several_pitches(known_in_betweens(codecs, paths, advance, ONE_RHYTHM))
 
 
 def phrase_in_betweens(codecs: Mapping[str, Codec], *, advance: Callable[[], None]) -> Rows:
     """Models and controls on pairs of phrases of such tones, whose rhythms differ."""
-    rate, pairs = _rate(next(iter(codecs.values()))), phrase_pairs(PHRASE_PAIRS)
-    paths = ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
+    paths = _true_paths(phrase_pairs(PHRASE_PAIRS), codecs)
     return of_several_pitches(known_in_betweens(codecs, paths, advance, WAYS))
+
+
+def _true_paths(
+    pairs: Iterable[tuple[Known, Known]], codecs: Mapping[str, Codec]
+) -> Iterator[list[Float[Tensor, "1 samples"]]]:
+    """The waveforms from one of each pair to the other."""
+    rate = _rate(next(iter(codecs.values())))
+    return ([first.between(last, weight).waveform(rate) for weight in WEIGHTS] for first, last in pairs)
 
 
 def of_several_pitches(rows: Rows) -> Rows:

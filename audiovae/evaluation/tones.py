@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.polynomial.polynomial import polyval
 from torch import Tensor
 
+SEED = 0
 SECONDS = 1.0
 HIGHEST_HZ = 12_000.0
 PHRASE_SECONDS = 3.0
@@ -103,9 +104,9 @@ class Chord:
         return torch.cat([note.waveform(sample_rate) for note in self.notes]).sum(0, keepdim=True)
 
 
-def chord_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Chord, Chord]]:
+def chord_pairs(count: int) -> Iterator[tuple[Chord, Chord]]:
     """Pairs of random chords of two and three notes in turn, of one instrument each, whose notes don't cross."""
-    random = np.random.default_rng([seed, 2])
+    random = np.random.default_rng([SEED, 2])
     for number in range(count):
         instruments = _tone(random, 0.0), _tone(random, 0.0)
         first, last = (
@@ -125,9 +126,9 @@ def _chord_pitches(random: np.random.Generator, *, notes: int) -> tuple[np.ndarr
             return first, last
 
 
-def phrase_pairs(count: int, *, seed: int = 0) -> Iterator[tuple[Phrase, Phrase]]:
+def phrase_pairs(count: int) -> Iterator[tuple[Phrase, Phrase]]:
     """Pairs of random phrases, of one instrument each; notes up to 0.3 s and five semitones from their counterparts."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     for _ in range(count):
         notes = int(random.integers(5, 9))
         first, last = _onsets(random, notes)
@@ -151,9 +152,9 @@ def _onsets(random: np.random.Generator, notes: int) -> tuple[tuple[float, ...],
             return tuple(map(float, first)), tuple(map(float, last))
 
 
-def tone_pairs(count: int, *, same_pitch: bool, seed: int = 0) -> Iterator[tuple[Tone, Tone]]:
+def tone_pairs(count: int, *, same_pitch: bool) -> Iterator[tuple[Tone, Tone]]:
     """Pairs of random tones, of the same pitch or 2.5 to 10.5 semitones apart."""
-    random = np.random.default_rng([seed, same_pitch])
+    random = np.random.default_rng([SEED, same_pitch])
     for _ in range(count):
         middle, interval = random.uniform(7.7, 9.2), random.choice([-1, 1]) * random.uniform(2.5, 10.5) / 12
         half = 0.0 if same_pitch else interval / 2
