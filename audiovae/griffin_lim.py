@@ -1,5 +1,6 @@
 """Waveforms from STFT magnitudes: a phase is integrated from the magnitudes' gradients, then refined."""
 
+import functools
 import math
 
 import torch
@@ -59,11 +60,12 @@ def griffin_lim(
     _check_window(window, hop_length, bins)
     _check(magnitude, hop_length, iterations, past, phase, bank)
     if magnitude.ndim > 3 and has_loops(magnitude):  # one recording after the other stays in the cache
-        settings = {"hop_length": hop_length, "iterations": iterations, "acceleration": acceleration, "window": window}
-        settings["bank"] = bank
-        pasts, phases = ([None] * len(magnitude) if given is None else given for given in (past, phase))
+        settings = {"hop_length": hop_length, "iterations": iterations, "acceleration": acceleration}
+        alone = functools.partial(griffin_lim, **settings, window=window, bank=bank)
+        pasts = [None] * len(magnitude) if past is None else past
+        phases = [None] * len(magnitude) if phase is None else phase
         parts = zip(magnitude, pasts, phases, strict=True)
-        return torch.stack([griffin_lim(one, **settings, past=before, phase=start) for one, before, start in parts])
+        return torch.stack([alone(one, past=before, phase=start) for one, before, start in parts])
     # Channels first, frames contiguous.
     magnitude = magnitude.float().movedim(-3, 0).transpose(-1, -2).contiguous()
     past = magnitude.new_zeros(*magnitude.shape[:-2], 0) if past is None else past.to(magnitude).movedim(-2, 0)

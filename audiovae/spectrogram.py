@@ -66,10 +66,8 @@ class Spectrogram(nn.Module):
         comes into the bin that it would have come into, so no sample has to be made up between those there are.
         Windows are as much further apart. The waveform holds the context at its ends, half a window each.
         """
-        bands = (
-            self._bands_by_blocks(waveform, n_fft) if waveform.device.type == "cpu" else self._bands(waveform, n_fft)
-        )
-        return self.normalise(bands.mT.contiguous() / (n_fft / 4))
+        analyse = self._bands_by_blocks if waveform.device.type == "cpu" else self._bands
+        return self.normalise(analyse(waveform, n_fft).mT.contiguous() / (n_fft / 4))
 
     def _bands(self, waveform: Float[Tensor, "rows samples"], n_fft: int) -> Float[Tensor, "rows frames n_bands"]:
         """Band amplitudes of all frames with a whole window."""
@@ -80,13 +78,13 @@ class Spectrogram(nn.Module):
     def _bands_by_blocks(
         self, waveform: Float[Tensor, "rows samples"], n_fft: int
     ) -> Float[Tensor, "rows frames n_bands"]:
-        """The same, sooner: the spectra of a whole recording go through memory and not through the cache."""
+        """The same, faster on a CPU: a block's spectra stay in its cache, a whole recording's go through memory."""
         window, frames = self._window(n_fft), waveform.unfold(-1, n_fft, hop_length_at(n_fft, self.config))
-        blocks = [
-            [self.bank.of_spectra(self._fitted(torch.fft.rfft(block * window))) for block in row.split(BLOCK_FRAMES)]
-            for row in frames
-        ]
-        return torch.stack([torch.cat(row) for row in blocks])
+        rows = []
+        for row in frames:
+            spectra = (torch.fft.rfft(block * window) for block in row.split(BLOCK_FRAMES))
+            rows.append(torch.cat([self.bank.of_spectra(self._fitted(spectrum)) for spectrum in spectra]))
+        return torch.stack(rows)
 
     def _window(self, n_fft: int) -> Float[Tensor, " n_fft"]:
         return self.window if n_fft == self.config.n_fft else torch.hann_window(n_fft, device=self.window.device)

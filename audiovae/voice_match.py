@@ -166,7 +166,8 @@ def _harmonic_sums(partials: Partials) -> Float[Tensor, "pitches frames"]:
 def _refined(a: Partials, b: Partials, first: Pitches, second: Pitches) -> tuple[Pitches, Pitches]:
     """The pair of pitches near this one whose harmonics coincide best in all there is, between the steps."""
     for size in (1.0, 0.5, 0.25):
-        pairs = [(first + up, second + its) for up, its in itertools.product((0.0, -size, size), repeat=2)]
+        moves = itertools.product((0.0, -size, size), repeat=2)
+        pairs = [(first + of_first, second + of_second) for of_first, of_second in moves]
         worth = torch.stack([_coincidence(a, b, *pair) for pair in pairs])
         worth[0] *= ENOUGH
         best = worth.argmax(0, keepdim=True)
@@ -214,7 +215,7 @@ def _alike_half_way(
         for sound, pitches, way in zip((a, b), voices.pitches, (-0.5, 0.5), strict=True):
             shares = voice_shares(pitches[:, part], voices.strength[:, part], hz)
             left = sound[:, part].float().sqrt()
-            parts = [_at(share * left, steps + way * its[part]) for share, its in zip(shares, apart, strict=True)]
+            parts = [_at(share * left, steps + way * one[part]) for share, one in zip(shares, apart, strict=True)]
             moved.append(torch.stack(parts).sum(0))
         first, second = moved
         sums.append(torch.stack([(first * second).sum(0), first.square().sum(0), second.square().sum(0)]))

@@ -79,11 +79,14 @@ def move_voices(
         return transpose(spectrogram, semitones[0], config)
     shares, semitones = shares.to(spectrogram), semitones.to(spectrogram)
     channels = spectrogram.reshape(-1, *spectrogram.shape[-2:])
+    # Each share moves along with the sound that it is a share of.
     higher = [
-        transpose(torch.cat([share[None], channels]), its, config) for share, its in zip(shares, semitones, strict=True)
+        transpose(torch.cat([share[None], channels]), interval, config)
+        for share, interval in zip(shares, semitones, strict=True)
     ]
     amplitudes = [front_end.denormalise(one[1:]) for one in higher]
-    mixed = torch.stack([one[0] * its for one, its in zip(higher, amplitudes, strict=True)]).sum(0)
-    # What amplitudes can't hold, levels below zero, stays: where all move alike, they do as without voices.
+    mixed = torch.stack([one[0] * amplitude for one, amplitude in zip(higher, amplitudes, strict=True)]).sum(0)
+    # Amplitudes can't hold spectrogram values below silence, so only the change that voices make is taken from them:
+    # where all move alike, the result is that of one transposition.
     moved = higher[0][1:] + (front_end.normalise(mixed) - front_end.normalise(amplitudes[0]))
     return torch.where((semitones == 0).all(0), spectrogram, moved.reshape(spectrogram.shape))

@@ -79,15 +79,10 @@ def _bands_between(
         places = common_places(times, torch.tensor([[1 - weight], [weight]]).expand_as(times))
         there = voices.at(places)
         apart = torch.cat([read(interval, places)[None], there.pitches[1] - there.pitches[0]])
-        moved = [
-            move_voices(
-                read(end, read(its, places)),
-                voice_shares(pitches, there.strength, centres_hz),
-                part * apart,
-                codec.spectrogram,
-            )
-            for end, its, pitches, part in zip(ends, times, there.pitches, (weight, weight - 1), strict=True)
-        ]
+        moved = []
+        for end, its_times, pitches, part in zip(ends, times, there.pitches, (weight, weight - 1), strict=True):
+            shares = voice_shares(pitches, there.strength, centres_hz)
+            moved.append(move_voices(read(end, read(its_times, places)), shares, part * apart, codec.spectrogram))
         between.append(torch.lerp(moved[0], moved[1], weight))
     return codec.spectrogram.magnitude(torch.stack(between).to(codec.device)).cpu()
 
