@@ -1,4 +1,4 @@
-"""A small net trained on a latent dataset: it learns to tell the next latent frame, and goes on where a clip ends."""
+"""A small net trained on a latent dataset: it learns to predict the next latent frame, and continues a clip."""
 
 import argparse
 from dataclasses import replace
@@ -16,7 +16,7 @@ from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.plots import path_picture
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
-FRAMES, WIDTH = 24, 128  # latent frames of a crop (2 s), and what the net remembers of them
+FRAMES, WIDTH = 24, 128  # latent frames of a crop (1.1 s), and how many numbers the net remembers of them
 
 
 def main() -> None:
