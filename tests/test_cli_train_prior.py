@@ -110,7 +110,7 @@ def test_a_finished_model_gets_a_prior_of_other_sounds_and_keeps_its_latents(
     facts = replace(before.facts, license="MIT")
     save_checkpoint(start, model=before.model, prior=before.prior, facts=facts, half=True)
     words = ("train-prior", run, "--from", start, "--device", "cpu", "--quiet")
-    assert refuse(*words) == f"{start}: which sounds its prior is to be of is not said: --data DIR"
+    assert refuse(*words) == f"{start}: give the sounds that its prior is to be trained on: --data DIR"
     assert refuse(*words, "--data", tmp_path / "none").endswith("none: no such folder")
     words = (*words, "--data", other)
     assert "a prior has no settings but those of data" in misuse(*words, "--set", "training.batch_size=2")
@@ -176,7 +176,7 @@ def test_a_folder_that_is_somebodys_is_not_taken_for_a_prior(
     work("train-prior", tmp_path / "new", "--from", model, *words)
     another = save_tiny(tmp_path / "tiny.safetensors")
     assert refuse("train-prior", tmp_path / "new", "--from", another, *words) == (
-        f"{tmp_path}/new/model.safetensors: is another model than {another}: use another folder"
+        f"{tmp_path}/new/model.safetensors: is not the model {another}: use another folder"
     )
     killed = tmp_path / "killed"  # while the model was written
     shutil.copytree(tmp_path / "new", killed)

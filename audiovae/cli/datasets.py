@@ -35,16 +35,16 @@ InputsArgument = Annotated[
     ),
 ]
 RedoOption = Annotated[
-    Redo, typer.Option(help="What to encode again: files of another size or date, another checksum, or all.")
+    Redo, typer.Option(help="What to encode: missing files; also those whose date or content changed; or all.")
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=0, max=256, help="Processes that decode; 0: none but this.", show_default="one a core"),
+    typer.Option(min=0, max=256, help="Processes that decode; 0: decode in this one.", show_default="one a core"),
 ]
 RayOption = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS|local", help="Encode on a Ray cluster, with --device cuda on its GPUs; see audiovae\\[ray]."
+        metavar="ADDRESS|local", help="Encode on a Ray cluster, on its GPUs with --device cuda; needs audiovae\\[ray]."
     ),
 ]
 
@@ -62,9 +62,9 @@ def encode(
     logvar: Annotated[bool, typer.Option("--logvar", help="Keep the posterior's log-variance too.")] = False,
     latent_channels: Annotated[
         int | None,
-        typer.Option(min=1, help="Keep only so many, the greatest: smaller, less true.", show_default="all"),
+        typer.Option(min=1, help="Keep only the first N, which carry most: smaller, less true.", show_default="all"),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the numbers in the dataset.")] = "float16",
+    precision: Annotated[Precision, typer.Option(help="Type of the numbers in the dataset.")] = "float16",
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first recording that fails.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON events, one a line.")] = False,
     quiet: options.QuietOption = False,
@@ -73,7 +73,7 @@ def encode(
     """Turn recordings into a dataset of latents; what is done already is skipped, so a run can be stopped any time."""
     if ray is not None and workers is not None:
         raise typer.BadParameter(
-            "not with --ray, which has as many processes as the cluster has room for", param_hint="--workers"
+            "not with --ray, which starts as many processes as the cluster has room for", param_hint="--workers"
         )
     report = Report(as_json=as_json, quiet=quiet)
     with encode_progress(report, terminal=report.chatty and sys.stderr.isatty()) as tell:
@@ -108,7 +108,7 @@ def _finish(report: Report, codec: "Codec", out: Path, outcome: "Outcome") -> No
     from audiovae.cli.sound_folder import describe_codec
 
     for shard in outcome.damaged:
-        told = "was damaged and set aside; of its recordings only those that are given now were encoded again"
+        told = "was damaged and set aside; of its recordings, only those among the inputs were encoded again"
         typer.echo(one_line(f"audiovae: {shard}: {told}"), err=True)
     tell_failures([f"{failure.source}: {failure.reason}" for failure in outcome.failures])
     line = f"{outcome.encoded} encoded, {outcome.done_before} done before, {len(outcome.failures)} failed"

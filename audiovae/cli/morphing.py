@@ -31,7 +31,7 @@ def interpolate(
     weight: Annotated[
         list[float] | None,
         typer.Option(
-            help="A place between A (0) and B (1), or beyond; repeatable. Of more clips, once for each: their blend."
+            help="A place between A (0) and B (1), or beyond; repeatable. With more clips, one for each: blends them."
         ),
     ] = None,
     curve: Annotated[
@@ -45,7 +45,7 @@ def interpolate(
     align: Annotated[
         options.Align,
         typer.Option(
-            help="pitch: tones glide to the other's; time: onsets move to theirs; both: notes do so; none: crossfades."
+            help="pitch: tones glide to their counterparts; time: onsets move to theirs; both; none: crossfade."
         ),
     ] = "both",
     format: options.FormatOption = "wav",
@@ -113,7 +113,7 @@ def _file_names(
 
 
 def _number(value: float) -> str:
-    """Two digits, or as many as it takes to tell it from others."""
+    """Two decimals, or as many as the number has, so that no two weights give one file name."""
     value += 0.0  # -0 is 0
     return f"{value:.2f}" if float(f"{value:.2f}") == value else f"{value!r}"
 

@@ -16,7 +16,7 @@ Format = Literal["wav", "flac", "ogg", "mp3"]
 
 
 def _path(text: str | Path) -> Path:
-    """A path. An empty one, of a script's unset variable, would be the working folder; s3://a a folder called s3:."""
+    """A path. An empty one (a script's unset variable) would mean the working folder, s3://a a folder called s3:."""
     if not str(text):
         raise typer.BadParameter("is empty: name a file or folder")
     if "://" in str(text):
@@ -24,7 +24,7 @@ def _path(text: str | Path) -> Path:
     return Path(text)
 
 
-# With a parser of ours, a path that can't be read is told by whoever reads it: to typer it would be wrong usage.
+# With a parser of our own: typer would call a path that can't be read wrong usage; whoever reads it says more.
 PathArgument, PathOption = partial(typer.Argument, parser=_path), partial(typer.Option, parser=_path)
 
 
@@ -37,8 +37,8 @@ def _remember_debug(context: typer.Context, wanted: bool) -> bool:
 CheckpointOption = Annotated[
     Path | None, PathOption("--checkpoint", metavar="FILE", help="Model to use.", show_default="the bundled one")
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto: on CUDA if there is one.")]
-QualityOption = Annotated[Quality, typer.Option("--quality", help="Effort that the reconstruction of phase takes.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto: CUDA if available.")]
+QualityOption = Annotated[Quality, typer.Option("--quality", help="Effort spent on reconstructing the phase.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of the audio files.")]
 FolderOption = Annotated[Path, PathOption("--out", metavar="DIR", help="Folder for the results; made if missing.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files of the same name.")]

@@ -17,7 +17,8 @@ def train_prior(
     folder: Annotated[
         Path,
         options.PathArgument(
-            metavar="RUN", help="Folder of a finished training run; with --from, a new one, or one that was begun so."
+            metavar="RUN",
+            help="Folder of a finished training run; with --from, a new folder, or one begun in this way.",
         ),
     ],
     start: Annotated[
@@ -25,7 +26,7 @@ def train_prior(
         options.PathOption("--from", metavar="FILE", help="The model; bundled is the one in the package."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps in all; more of them go on.", show_default="6000")
+        int | None, typer.Option(min=1, help="Steps in all; with more, a finished prior goes on.", show_default="6000")
     ] = None,
     segments: Annotated[
         int | None,
@@ -37,7 +38,7 @@ def train_prior(
     data: Annotated[
         Path | None,
         options.PathOption(
-            metavar="DIR", help="Folder of audio files; with --from, it must be said.", show_default="the run's"
+            metavar="DIR", help="Folder of audio files; required with --from.", show_default="the run's"
         ),
     ] = None,
     overrides: Annotated[
@@ -51,7 +52,7 @@ def train_prior(
     quiet: options.QuietOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Teach a trained model what new sounds are like, those of a folder; the same command again goes on."""
+    """Train the prior that a finished model draws new sounds from, on a folder of audio; run again, it goes on."""
     from audiovae.training import adoption
     from audiovae.training import run as training
 

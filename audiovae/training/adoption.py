@@ -1,4 +1,4 @@
-"""A run made of a model that is finished, whose prior is to be of other sounds."""
+"""A run made from a finished model, to train its prior on other sounds."""
 
 from pathlib import Path
 
@@ -20,15 +20,15 @@ from audiovae.training.state import LOG_FILE, MODEL_FILE, STATE_FILE
 def adopted_run(
     folder: Path, overrides: list[str], *, start: Path, data: Path | None, cache: Path | None = None
 ) -> Run:
-    """A run whose model is the checkpoint ``start``; nothing is trained again. A folder that was begun so goes on.
+    """A run whose model is the checkpoint ``start``, which is not trained further. A folder begun in this way goes on.
 
-    Shares of folders that the model was trained on say nothing about these data, and are left out.
+    The model's own ``data.shares`` name folders of other data, and are left out.
 
     Raises InputError for a checkpoint, data or a folder that can't be used, such as one where a model was trained.
     """
     checkpoint = load_start(start)
     if data is None:
-        raise InputError(f"{start}: which sounds its prior is to be of is not said: --data DIR")
+        raise InputError(f"{start}: give the sounds that its prior is to be trained on: --data DIR")
     require_folder(data)
     settings = checkpoint.config.with_overrides(["data.shares={}", *overrides])
     refuse_another_model(settings, checkpoint.config, str(start))
@@ -50,4 +50,4 @@ def _refuse_used(folder: Path, checkpoint: Checkpoint, start: Path) -> None:
         raise InputError(f"{folder}: not empty, and not begun by this command: use another folder")
     model = folder / MODEL_FILE
     if model.exists() and load_checkpoint(model).fingerprint != checkpoint.fingerprint:
-        raise InputError(f"{model}: is another model than {start}: use another folder")
+        raise InputError(f"{model}: is not the model {start}: use another folder")

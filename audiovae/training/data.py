@@ -123,7 +123,7 @@ def _made_of(folder: Path, config: Config) -> dict[str, Any]:
 
 
 def _fingerprint(folder: Path, files: Files, config: Config) -> str:
-    """Names a cache; it has no part in it where the folder lies, which may be moved.
+    """Names a cache. Where the folder lies has no part in it: folders may be moved.
 
     Files of two folders may agree in names, sizes and times, as those of archives do: some are looked into.
     """

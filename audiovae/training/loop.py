@@ -130,7 +130,7 @@ class Trainer:
                     break
         if unheard:
             at = f"step {self.position.step}, state saved: --resume {self.run} goes on"
-            raise InputError(f"{self.run}: nobody reads what is told any more: ended at {at}")
+            raise InputError(f"{self.run}: nobody reads the output any more: ended at {at}")
         return result
 
     def _any(self, said: bool) -> bool:

@@ -105,7 +105,7 @@ def train_prior(
         _remove_states_but(state)
         if checkpoint.facts.step < run.config.training.steps:
             at = f"step {checkpoint.facts.step} of {run.config.training.steps}"
-            logger.warning(f"{run.folder}: the model is at {at}: training it on will replace this prior, too")
+            logger.warning(f"{run.folder}: the model is at {at}: training it further will replace this prior")
         cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
         watch.opened(cache)
         on = torch.device("cpu" if is_cpu(device) else "cuda")

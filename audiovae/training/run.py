@@ -223,13 +223,13 @@ def refuse_another_model(wanted: Config, there: Config, source: str) -> None:
             if getattr(ours, field) != getattr(theirs, field):
                 raise InputError(
                     f"{source}: its {section}.{field} is {getattr(theirs, field)}, not {getattr(ours, field)}: "
-                    "another model must be trained from the start"
+                    "a model with other settings must be trained from scratch"
                 )
 
 
 def _warn_of_a_flow(run: Run) -> None:
     if (run.folder / MODEL_FILE).exists() and load_checkpoint(run.folder / MODEL_FILE).prior.flow:
-        logger.warning(f"{run.folder}: what train-prior made is of the weights as they are: it must be run once more")
+        logger.warning(f"{run.folder}: train-prior's flow fits the present weights only: run train-prior again")
 
 
 def _refuse_used(folder: Path, *, force: bool) -> None:
