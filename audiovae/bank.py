@@ -14,10 +14,10 @@ INVERSION_UPDATES = 5
 
 
 class Bank(nn.Module):
-    """Filters like triangles: a bin lies in two neighbouring ones at most. Bins in none of them are silent.
+    """Triangular filters: each bin lies in two neighbouring ones at most. Bins in none of them are silent.
 
-    On a CPU loops go over the two entries that a bin has; elsewhere they are a matrix. Raises ValueError for filters
-    of another form.
+    On a CPU, loops go over the two entries of each bin; elsewhere the filters are a matrix. Raises ValueError for
+    filters of another form.
     """
 
     filters: Tensor
@@ -45,7 +45,7 @@ class Bank(nn.Module):
         return (*self._entries, *self._shares)
 
     def of_low_bins(self, bins: int) -> "Bank":
-        """The filters that lie wholly in so many low bins. Raises ValueError if there are less than two."""
+        """The filters that lie wholly in the lowest ``bins``. Raises ValueError if there are fewer than two."""
         low = self._low.get(bins)
         if low is None or low.filters.device != self.filters.device:
             low = self._low[bins] = Bank(self.filters[~self.filters[:, bins:].any(1), :bins])

@@ -1,4 +1,4 @@
-"""Reading through soundfile where it needs care: MP3 read in pieces, and what its decoder says on its own."""
+"""Where soundfile needs care: MP3 that is read in pieces, and the words that its decoder prints on its own."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ _MUTED = threading.Lock()
 
 @contextmanager
 def quiet_mp3(format: str) -> Iterator[None]:
-    """Keeps what libmpg123 tells of damage from stderr, where it writes behind Python's back: our words say it."""
+    """Keeps libmpg123's words about damage off stderr, where it writes behind Python's back: our errors tell of it."""
     if format != "MP3":
         yield
         return

@@ -2,8 +2,8 @@
 
 As long as their phases don't fit, frames that overlap disagree about the samples that they share. The inverse STFT of
 least squares (Griffin & Lim, 1984) takes their mean, which is right for errors of one size. But what a frame errs by is
-as large as it is loud: beside an onset, the loud frame's error fills the silence before it (pre-echo). So squares are
-weighted, each frame's error relative to its loudness, and the mean is a weighted one.
+as large as it is loud: beside an onset, the loud frame's error fills the silence before it (pre-echo). So each
+frame's error is taken relative to its loudness, and the mean becomes a weighted one.
 """
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 POWER = 1.0
-"""Of one over the loudness; at 0 all frames count alike."""
+"""Of one over the loudness; at 0, for comparison, all frames count alike."""
 LEAST_LOUDNESS = 0.18
 """The fourth root of a thousandth, added to loudness relative to the loudest frame's: what is far softer counts as
 silence does. Were it less, hits in silence would come back too loud."""

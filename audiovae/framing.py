@@ -22,7 +22,7 @@ Source = Callable[[int, int], Complex[Tensor, "*recordings frames bins"]]
 class Framing:
     """The frames of ``torch.stft(center=True, pad_mode="constant")``, with a window as long as the FFT.
 
-    Signals here have half a window of padding at both ends, and begin with the past, which is given.
+    Signals here have half a window of padding at both ends, and begin with the past: samples that are known already.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Framing:
         return gain
 
     def divisible(self, divisor: int) -> bool:
-        """Whether frames fall on samples at that part of the sample rate."""
+        """Whether frames begin on whole samples at the sample rate divided by this."""
         return self.hop_length % divisor == 0 and self.n_fft % (2 * divisor) == 0
 
     def at_rate(self, divisor: int, weight: Float[Tensor, "*recordings frames"] | None = None) -> "Framing":
-        """The same frames at a part of the sample rate: their spectra are the low bins of these."""
+        """The same frames at the sample rate divided by this: their spectra are the low bins of these."""
         window = self.window[::divisor].contiguous()
         bank = None if self.bank is None else self.bank.of_low_bins(len(window) // 2 + 1)
         return Framing(window, self.hop_length // divisor, self.frames, _at_rate(self.past, divisor), bank, weight)
@@ -204,7 +204,7 @@ class Framing:
 def _at_rate(
     past: Float[Tensor, "*recordings past_samples"], divisor: int
 ) -> Float[Tensor, "*recordings low_past_samples"]:
-    """What lies below the lower rate's Nyquist frequency, by Fourier's way: forwards and backwards it has no jump."""
+    """The past at a lower rate, by cutting its spectrum; its mirror image behind it leaves no jump at the ends."""
     samples = past.shape[-1] // divisor
     if not samples:
         return past

@@ -15,7 +15,7 @@ from audiovae.phase_gradients import integrate_phase
 from audiovae.phase_refinement import ACCELERATED, Acceleration, Iterations, refined
 
 SEPARATE_ITERATIONS = 8
-"""Of a stereo recording's iterations the last ones, at most so many, are made by each channel for itself."""
+"""So many of a stereo recording's iterations, the last ones, are made by each channel for itself."""
 
 
 @torch.no_grad()
@@ -34,8 +34,8 @@ def griffin_lim(
 
     Griffin-Lim from phases integrated along the magnitudes' gradients (see ``phase_gradients``); where frames overlap,
     soft ones count more than loud ones (see ``frame_weights``). The channels begin with one phase, that of their sum,
-    so that what is alike in them stays so and a mono mix doesn't comb; in the last iterations each follows its own
-    magnitudes, which moves apart what isn't alike, and so keeps the width.
+    so that what they have in common stays alike and a mono mix doesn't comb. In the last iterations each follows its
+    own magnitudes: what they don't have in common moves apart, which keeps the width.
 
     Args:
         magnitude: un-normalised STFT magnitudes; ``n_fft = 2 * (bins - 1)``. Recordings know nothing of each other.
@@ -45,10 +45,9 @@ def griffin_lim(
             what follows continues it, so that a long recording can be made in blocks that overlap: give each at least
             8 frames of past and 32 beyond what is kept of it (its end is made as if silence followed).
         phase: radians to start from instead.
-        bank: triangular filters, where the magnitudes were made of their bands: then only the bands of the magnitudes
-            are held to, and bins within a band find their own shares. Every iteration divides a band among its bins
-            anew, by one update of the band inversion (Lee & Seung, 2001): what the bands don't say is left to what a
-            signal can be, and isn't made up before.
+        bank: triangular filters, if the magnitudes were inverted from their bands. Then only the bands are held fixed:
+            every iteration divides each band among its bins anew, by one update of the band inversion (Lee & Seung,
+            2001). So what the bands don't say is left to what a signal can be, and isn't made up beforehand.
 
     Raises:
         ValueError: the sizes don't fit each other.
@@ -140,7 +139,7 @@ def _peak(
 
 
 def _mean_channel(x: Float[Tensor, "channels *shape"]) -> Float[Tensor, "1 *shape"]:
-    """Of a single channel itself, and no copy."""
+    """The mean of the channels; a single one is returned itself, not a copy."""
     return x if len(x) == 1 else x.mean(0, keepdim=True)
 
 

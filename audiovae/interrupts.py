@@ -16,7 +16,7 @@ _deaf: set[BaseProcess] = set()
 
 @contextmanager
 def handlers_kept() -> Iterator[dict[int, Any]]:
-    """Gives who answers such signals, and has them answer again afterwards; none but the main thread may change it."""
+    """Yields the handlers of such signals, and restores them; in other threads, which may set none, an empty one."""
     is_main = threading.current_thread() is threading.main_thread()
     usual = {number: signal.getsignal(number) for number in TO_ALL if is_main}
     try:
@@ -29,9 +29,9 @@ def handlers_kept() -> Iterator[dict[int, Any]]:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """What must not be cut in two: an interrupt that comes meanwhile is told afterwards.
+    """For what must not be cut in two: an interrupt that comes meanwhile is raised afterwards.
 
-    Windows, which can't, does without.
+    Windows can't mask signals: there nothing is held.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -51,7 +51,7 @@ def interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def children_deaf() -> Iterator[None]:
-    """Processes started meanwhile never see such signals: whoever starts them ends them, by SIGKILL or by word."""
+    """Processes started in the block never see such signals: whoever starts them ends them, by SIGKILL or a message."""
     resource_tracker.ensure_running()  # the first child would start it, and that unblocks the signals
     before = set(active_children())
     try:
@@ -63,6 +63,6 @@ def children_deaf() -> Iterator[None]:
 
 @atexit.register
 def _end_the_deaf() -> None:
-    """Whatever became of those who were to end them: multiprocessing would ask them to end, and wait for ever."""
+    """Kills those that are still there: multiprocessing would send a signal that they never see, and wait for ever."""
     for child in _deaf.intersection(active_children()):
         child.kill()

@@ -23,8 +23,8 @@ AUDIBLE_DB = 50.0
 AROUND_FRAMES = 9
 """Matches are averaged over so many frames, a tenth of a second."""
 TRANSPOSED_COST, JUMP_COST = 0.1, 3.0
-"""What better matches must make up for, in matches of one frame (1 is perfect): to be transposed at all, by an
-octave twice as much; and, once, to jump by a major third or more."""
+"""Costs that better matches must outweigh, where a perfect match is worth 1 a frame: of being transposed at all, for an
+octave twice as much; and, once, of a jump by a major third or more."""
 JUMP_SEMITONES = 4.0
 CORRELATION_FRAMES = 43
 """Half a second."""
@@ -51,7 +51,7 @@ def intervals() -> Float[Tensor, " intervals"]:
 def best_intervals(
     products: Float[Tensor, "frames intervals"], weight: Float[Tensor, " frames"]
 ) -> Float[Tensor, " frames"]:
-    """The interval in semitones at each frame: the way through all matches that is worth most, few jumps included.
+    """The interval in semitones at each frame, on the way through all matches that is worth most, less its jumps' cost.
 
     Frames without pitch take over the interval around them, or 0. Found by dynamic programming (Viterbi, 1967), and
     between the tried intervals by the parabola through the best match and its neighbours.
@@ -85,7 +85,7 @@ def correlation_at(
 
 
 def partials(spectrogram: Float[Tensor, "n_bands frames"], config: SpectrogramConfig) -> Float[Tensor, "steps frames"]:
-    """What stands out of its surroundings of an octave, in levels along log frequency; inaudible bands are 0.
+    """By how much levels along log frequency stand out of the octave around them; inaudible bands are 0.
 
     Steps are quarters of a semitone, from ``LOWEST_HZ`` on.
     """

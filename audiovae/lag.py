@@ -15,20 +15,20 @@ ATTACK_FRAMES = 3
 APART_FRAMES = 6
 """Onsets no further apart than so many frames, 70 ms, count as one."""
 EDGE_FRAMES = 5
-"""Where a recording begins and ends something seems to happen, if only that it is cut."""
+"""At both ends, without onsets: something always seems to happen there, if only that the sound is cut."""
 AROUND_FRAMES = 86
 """An onset stands out of what rises on the average so many frames, a second, before and after it."""
 LEAST_RATIO, HALF_RATIO = 1.8, 0.7
-"""How many times the average must rise, more than in noise or vibrato, and how many times more make half an onset."""
+"""An onset rises by more than so many times the average, unlike noise and vibrato; so many more make half an onset."""
 SILENT_RISE = 0.01
-"""Of the model's spectrogram, over all bands: nothing is heard."""
+"""Of the model's spectrogram, over all bands, added to the average: so small a rise isn't heard."""
 NEAR_FRAMES = 2.0
 """Deviation of the Gaussian that onsets are widened by: those so far apart coincide nearly."""
 MOVE_COST, LAG_COST = 0.03, 0.003
-"""What coincidences, each worth up to 3.5, must make up for: a lag that changes by a frame; and each frame of the
-largest lag, so that of two ways that do alike it is the straighter one."""
+"""Costs that coincidences, each worth up to 3.5, must outweigh: of a lag that changes by a frame; and, at the largest
+lag, of every frame, so that the straighter one of two equally good ways is taken."""
 LEAST_MET = 0.1
-"""Product of the strengths of onsets that hold the lag between them."""
+"""Least product of two onsets' strengths at which they fix the lag."""
 
 
 def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor, " frames"]:
@@ -53,7 +53,7 @@ def onset_strength(pieces: Iterable[Float[Tensor, "n_bands _"]]) -> Float[Tensor
 
 
 def best_lags(a: Float[Tensor, " frames"], b: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
-    """How many frames later than in ``a`` that happens in ``b`` which at each frame would happen half way between.
+    """How much later things happen in ``b`` than in ``a``, in frames, at each frame of the time axis half way between.
 
     ``a`` and ``b`` are onset strengths; what is in ``a`` at frame t - lag / 2 is in ``b`` at t + lag / 2. The lags
     that let most onsets coincide for the least change: time warping with costs (Sakoe & Chiba, 1978), by dynamic

@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 PIECE_SECONDS = 4096 / 44_100
-"""Of sound, that counts as a whole or not at all: as long at every rate, or a recording's level would depend on it."""
+"""Of sound that count as a whole or not at all: as long at every sample rate, lest the level depend on that."""
 _AT_ONCE = 1 << 16
 """Samples that are squared at a time: they stay in the processor's cache."""
 ABSOLUTE_GATE_DB = -70.0
 RELATIVE_GATE_DB = -20.0
 SILENT_BELOW_DB = -200.0
-"""Less than any file of integers holds: a gain that brought it to the model's level would be beyond floats."""
+"""Quieter than any file of integers can be: the gain that brought it to the model's level would be beyond floats."""
 FEWEST_PIECES, LEAST_OFFSET = 8, 0.01
 """Pieces that a constant offset must be seen in, and the least share of a recording's RMS that counts as one."""
 
@@ -58,7 +58,7 @@ class LevelMeter:
         return pieces.mT if len(pieces) else torch.zeros(1, 0, dtype=torch.float64)
 
     def _sizes(self) -> Float[Tensor, " pieces"]:
-        """Of the pieces, the last of which may be shorter: it counts for less."""
+        """How much each piece counts: 1, or less for the last one if it is shorter."""
         rest = [self._rest.shape[1] / self._piece] if self._rest is not None and self._rest.shape[1] else []
         return torch.tensor([1.0] * len(self._pieces) + rest, dtype=torch.float64)
 
@@ -66,8 +66,8 @@ class LevelMeter:
     def offset(self) -> Float[Tensor, " channels"]:
         """The constant that each channel's samples lie around; 0 if it is small or can't be told.
 
-        The median of the pieces' means: silence, too, must lie there, or it is no offset. Nor is it one without being
-        their mean's: a bass tone's pieces may lie on either side, each as far.
+        It is the median of the pieces' means, so silence, too, must lie there. The mean of these means must be off zero
+        as well: a bass tone's pieces may lie far off, but on either side.
         """
         power, *means = self._means()
         if not means or len(power) < FEWEST_PIECES:
@@ -82,14 +82,14 @@ class LevelMeter:
         power, *means = self._means()
         if (offset := self.offset).any():
             constant = offset[:, None] * (2 * torch.stack(means) - offset[:, None])
-            # What is left of a constant is rounding.
+            # Where there was nothing but the constant, what is left is rounding.
             power = power - constant.mean(0)
             power = torch.where(power < 1e-12 * offset.square().mean(), 0.0, power)
         return gated_level_db(power, self._sizes())
 
 
 def gated_level_db(power: Float[Tensor, " pieces"], count: Float[Tensor, " pieces"]) -> float:
-    """Level in dBFS of pieces of which there are so many of each power; -inf for silence."""
+    """Level in dBFS of pieces of these powers, each of which counts so many times; -inf for silence."""
 
     def mean(which: Bool[Tensor, " pieces"]) -> float:
         return float((power[which] * count[which]).sum() / count[which].sum())

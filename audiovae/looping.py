@@ -8,7 +8,7 @@ from torch import Tensor
 TINY = 1e-30
 """Added to divisors, so that zero divided by zero is zero."""
 LOOPING_DEVICES = {"cpu"}
-"""Where compiled loops are used."""
+"""Types of device on which compiled loops are used; tests empty it, to compare."""
 
 
 def has_loops(tensor: Tensor) -> bool:

@@ -17,9 +17,9 @@ from audiovae.framing import Framing, Source
 from audiovae.looping import has_loops
 
 KEPT = 0.95
-"""The share of low bins that is kept: those above lack their neighbours, and bands that reach beyond."""
+"""The share of the low bins that is kept: the highest lack their upper neighbours, and bands that reach beyond."""
 SMALLEST_N_FFT = 16
-"""A rate at which frames were shorter than this is left out."""
+"""A rate is skipped if frames were shorter than this there."""
 
 
 class Acceleration(NamedTuple):
@@ -53,7 +53,7 @@ class Iterations(NamedTuple):
         return Iterations(*(min(one, count) for one in self))
 
     def without(self, others: "Iterations") -> "Iterations":
-        """What is left of them beside others."""
+        """What is left when others are taken away."""
         return Iterations(*(one - other for one, other in zip(self, others, strict=True)))
 
 
@@ -88,7 +88,7 @@ def _refine_low(
     count: int,
     acceleration: Acceleration,
 ) -> None:
-    """Replaces low bins by those after so many iterations at a part of the sample rate."""
+    """Replaces low bins by what they are after ``count`` iterations at the sample rate divided by ``divisor``."""
     bins = framing.n_fft // divisor // 2 + 1
     targets = bins if framing.bank is None else len(framing.bank.of_low_bins(bins).filters)
     given, wanted = spectrum[..., :bins].contiguous(), target[..., :targets].contiguous()

@@ -10,9 +10,9 @@ NEXT_TO_FRAMES = 1e-3
 
 
 def common_times(lags: Float[Tensor, "others frames"]) -> Float[Tensor, "recordings frames"]:
-    """Where in each recording lies what happens at each frame of the time axis between them all.
+    """For each frame of the time axis between all recordings, the frame of each recording that belongs there.
 
-    ``lags`` are those of the other recordings to the first (``lag.best_lags``). The common axis is at the mean of all.
+    ``lags`` are those of the other recordings to the first (``lag.best_lags``). The common axis is the mean of all.
     """
     frames = torch.arange(lags.shape[1], dtype=torch.float64)
     if len(lags) == 1:
@@ -27,10 +27,12 @@ def common_times(lags: Float[Tensor, "others frames"]) -> Float[Tensor, "recordi
 def common_places(
     times: Float[Tensor, "recordings frames"], weights: Float[Tensor, "recordings frames"]
 ) -> Float[Tensor, " frames"]:
-    """Which frame of the common axis happens at each frame of the result: where the weighted mean of times is that.
+    """For each frame of the result, the frame of the common axis that belongs there.
 
-    Weights sum to 1 and may change in time; those below 0 count as 0, since times beyond the recordings' have no
-    order. What would go back in time stands still.
+    It is the one at which the weighted mean of the recordings' times is that frame, found by bisection.
+
+    Weights sum to 1 and may change in time; those below 0 count as 0, since beyond the recordings times would not stay
+    in order. What would go back in time stands still.
     """
     share = weights.double().clamp_min(0)
     share = share / share.sum(0)
@@ -44,13 +46,13 @@ def common_places(
 
 
 def settled(places: Float[Tensor, "*batch places"]) -> Float[Tensor, "*batch places"]:
-    """Places, of which those that are next to a frame's are that frame's: what isn't moved is read bit for bit."""
+    """Places, those very near to a whole frame put on it, so that what isn't moved is read bit for bit."""
     nearest = places.round()
     return torch.where((places - nearest).abs() < NEXT_TO_FRAMES, nearest, places)
 
 
 def read(values: Float[Tensor, "*batch frames"], places: Float[Tensor, " places"]) -> Float[Tensor, "*batch places"]:
-    """Values at places between frames, on the line from one frame to the next; beyond the ends are the end's."""
+    """Values at places between frames, on the line from one to the next; beyond the ends, those of the ends."""
     last = values.shape[-1] - 1
     place = places.clamp(0, last)
     left = place.long()

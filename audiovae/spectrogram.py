@@ -16,18 +16,18 @@ from audiovae.config import SpectrogramConfig
 BLOCK_FRAMES = 64
 """Frames that a CPU analyses at a time: their spectra (0.5 MB) stay in its cache."""
 FLOOR = 1e-5
-"""Amplitude that levels in dB start from: 100 dB below full scale, at a level of -20 dBFS out of hearing."""
+"""Amplitude that levels in dB start from: 100 dB below full scale, which nobody hears at a level of -20 dBFS."""
 NEXT_TO_HZ = 0.01
 """Between the centres of bands that share one bin."""
 SMALLEST, LARGEST = 1e-9, 100.0
-"""Amplitudes that no music is outside of: they keep gradients, and what an untrained model decodes, finite."""
+"""Amplitudes between which all music lies; as limits they keep gradients and an untrained model's output finite."""
 
 
 class Spectrogram(nn.Module):
     """Magnitudes in triangular bands, raised to a small power, normalised by the constants of the config.
 
     The power is near the logarithm where music is loud and ends at 0 in silence, where a logarithm falls without end:
-    less of the code goes into what nobody hears.
+    fewer latent values are spent on what nobody hears.
 
     Frames are centred on multiples of ``hop_length`` and the waveform is taken to be zero outside, as in
     ``torch.stft(center=True, pad_mode="constant")``, so a waveform has ``1 + samples // hop_length`` frames.
@@ -90,7 +90,7 @@ class Spectrogram(nn.Module):
         return self.window if n_fft == self.config.n_fft else torch.hann_window(n_fft, device=self.window.device)
 
     def _fitted(self, spectrum: Complex[Tensor, "*batch frames own_bins"]) -> Complex[Tensor, "*batch frames bins"]:
-        """Played faster, what comes above half the sample rate is lost; more slowly, there is nothing up to it."""
+        """Cut or padded to the model's bins: playing faster lifts some above the top, slower leaves the top empty."""
         bins = self.config.n_bins
         missing = bins - spectrum.shape[-1]
         return spectrum[..., :bins] if missing <= 0 else functional.pad(spectrum, (0, missing))
@@ -114,8 +114,8 @@ class Spectrogram(nn.Module):
     def frame_power(self, magnitude: Float[Tensor, "channels bins frames"]) -> Float[Tensor, " frames"]:
         """Mean power under each frame, over the channels, of waveforms whose bands these inverted magnitudes have.
 
-        By Parseval's theorem, but the inversion makes equal what a wide band's bins can't say, and in sounds they
-        differ: noise of the same band amplitudes has up to 4/pi (1 dB) more power.
+        By Parseval's theorem, and a correction: the inversion gives the bins of a wide band equal magnitudes, while in
+        sounds they differ. So noise of the same band amplitudes has up to 4/pi (1 dB) more power.
         """
         n_fft = self.config.n_fft
         power = magnitude.square() * self.uneven_power

@@ -15,8 +15,8 @@ def transpose(
 ) -> Float[Tensor, "*batch n_bands frames"]:
     """Each frame as if its sound were so much higher, or lower where ``semitones`` is negative.
 
-    A band takes the level that the band lower by the interval had, read between bands where none lies there: the
-    whole spectrum moves, as that of a tape which plays faster, while time stays. Beyond the last band is its level.
+    A band takes the level of the band that lies lower by the interval, or between two if none lies there. The whole
+    spectrum moves, as when a tape plays faster, while time stays. Beyond the last band, its level goes on.
     """
     centres = band_centres_hz(config).to(spectrogram.device)
     wanted = centres[:, None] / 2 ** (semitones.to(centres) / 12)

@@ -12,16 +12,16 @@ from pathlib import Path
 from audiovae.errors import InputError
 
 TEMPORARY = ".audiovae-"
-"""How names of temporary folders begin; a number of twelve digits follows."""
+"""How names of temporary folders begin; twelve hexadecimal digits follow."""
 NAME_BYTES = 200
 """Of a file's name that its temporary one has: names of more than 255 no disk takes."""
 ABANDONED_AFTER_SECONDS = 12 * 3600
-"""A folder that nothing was written to for so long is that of a process that was killed."""
+"""A temporary folder that nothing was written to for so long was left by a process that was killed."""
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Gives the temporary file to write, in the same folder; it takes its place when the block ends without an error.
+    """Yields a temporary file in the same folder, which takes the path's place if the block ends without an error.
 
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
@@ -41,9 +41,9 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder in this one, on the same disk, for what isn't whole yet; with what is in it, it goes at the end.
+    """Yields a hidden folder in this one, so on the same disk, for what isn't whole yet; it is removed at the end.
 
-    What killed processes left there goes too: it may be gigabytes. Raises OSError if the disk refuses.
+    What killed processes left there is removed too: it may be gigabytes. Raises OSError if the disk refuses.
     """
     _remove_abandoned(folder)
     # It has a name before it is there, so that an interrupt finds it whenever it comes.
