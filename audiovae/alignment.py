@@ -2,7 +2,7 @@
 
 Lengths. A recording of n samples at the model's rate has 1 + n // hop latent frames (``count_latent_frames``),
 the last of them partial. The hop comes from ``config``, the bundled model's unless it is given; recordings that
-don't obey its rule are refused, so that a config forgotten is an error and not a wrong length.
+don't obey its rule are refused, so that a forgotten config is an error and not a wrong length.
 """
 
 import math

@@ -44,7 +44,7 @@ FRAMES_AHEAD, FRAMES_PAST = 32, 8
 FIRST_LATENT_FRAMES = 128
 """Latent frames (6 s) decoded at a time for shorter blocks: a few would be mostly context."""
 MEASURED_LATENT_FRAMES = 22
-"""Of so few, a second, much that is decoded may lie beyond the sound's end: its level is that of its waveform."""
+"""In so few, a second, much of what is decoded may lie beyond the sound's end: the waveform's level is measured."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Codec:
     def all_channels(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]
     ) -> Float[Tensor, "channels all_latent_channels latent_frames"]:
-        """The mean, with 0, where the components have their centre, for the last channels if they weren't kept.
+        """The mean, with 0, the components' centre, in place of the last channels if they weren't kept.
 
         Raises InputError if there are more than the model's.
         """
@@ -190,9 +190,9 @@ class Codec:
     def _decoded(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"], block_frames: int
     ) -> tuple[Iterator[Float[Tensor, "channels bins frames"]], float]:
-        """The decoder's magnitudes in pieces, and their level: near the model's, but a recording's must be met.
+        """The decoder's magnitudes in pieces, and their level, which must be known to restore the recording's.
 
-        What is short is decoded at once and measured; of what is long the level is estimated, so that it needn't be
+        A short recording is decoded at once and measured. The level of a long one is estimated, so that it needn't be
         decoded from end to end before the first block.
         """
         if mean.shape[-1] <= CHUNK_LATENT_FRAMES:
@@ -239,7 +239,7 @@ def load(path: str | Path | None = None, *, device: str = "auto") -> Codec:
 def _regrouped(
     pieces: Iterator[Float[Tensor, "channels bins frames"]], block_frames: int
 ) -> Iterator[tuple[Float[Tensor, "channels bins frames"], bool]]:
-    """Blocks of so many frames with those ahead and, but for the first, those past; and which is the last."""
+    """Blocks of so many frames, with those ahead and (except in the first) those past; and whether each is the last."""
     waiting, past = next(pieces), 0
     for piece in itertools.chain(pieces, [None]):
         while waiting.shape[-1] > (size := past + block_frames + FRAMES_AHEAD):

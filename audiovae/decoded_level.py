@@ -10,12 +10,12 @@ from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 
 FEW_COMPONENTS, BAND_STEP = 32, 8
-"""Of the model's linear part, and which of its bands: they tell of every latent frame how loud it is, about."""
+"""Components of the model's linear part, and the step between bands: they tell roughly how loud a latent frame is."""
 STRATA, STRATUM_DB, PIECES_OF_A_STRATUM, PIECES = 12, 3.0, 64, 1024
-"""Pieces (``level.PIECE_SECONDS``) of about one loudness, of which so many at least tell what the linear part has of
-all; and how many more there are of them together, about."""
+"""Classes of pieces (``level.PIECE_SECONDS``) by loudness, and their width; how many pieces of each class are looked at
+by the linear part, at least; and about how many more in all."""
 EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
-"""What is decoded to tell how much louder the decoder is than its linear part, all channels together."""
+"""How many excerpts are decoded, of all channels together, how long, and with how much context."""
 
 
 def level_db_of(magnitudes: list[Tensor], spectrogram: Spectrogram) -> float:
@@ -32,10 +32,10 @@ def estimated_level_db(
 ) -> float:
     """What ``level_db_of`` would say within some 0.2 dB, in a time that doesn't depend on the length.
 
-    A ratio estimate of a stratified sample (Cochran, "Sampling techniques", 1977). A few components say of every
-    frame about how loud it is: one stroke may be all that is loud in an hour. The linear part of the model says it
-    better of some pieces of each loudness. The decoder differs from that by a factor that varies less than music does,
-    and is told by excerpts that are drawn in proportion to their power, evenly, without chance.
+    A ratio estimate of a stratified sample (Cochran, "Sampling techniques", 1977). First a few components tell about
+    how loud every frame is, since a single stroke may be all that is loud in an hour. Then the whole linear part of the
+    model measures some pieces of each loudness. The decoder differs from that by a factor that varies less than music
+    does: it is measured on excerpts, chosen in proportion to their power at even steps, not at random.
     """
     device, together = spectrogram.window.device, max(1, round(PIECE_SECONDS * model.config.latent_rate))
     piece, count = _stratified(_loudness(mean, model, spectrogram), together)
@@ -56,7 +56,7 @@ def estimated_level_db(
 def _loudness(
     mean: Float[Tensor, "channels latent_channels latent_frames"], model: VAE, spectrogram: Spectrogram
 ) -> Float[Tensor, " latent_frames"]:
-    """Power of each latent frame up to a factor, roughly: of the middle frame of its patch, in every eighth band."""
+    """Rough power of each latent frame, up to a factor: that of its patch's middle frame in every eighth band."""
     linear, device = model.components, spectrogram.window.device
     components, centre = (
         one.unflatten(-1, linear.patch)[..., ::BAND_STEP, linear.patch[1] // 2]

@@ -15,8 +15,8 @@ from audiovae.model.prior import Prior
 
 DURATION_RANGE_SECONDS = (0.05, 3600.0)
 LEAST_LEVEL_DB, DRAWS = -30.0, 8
-"""Relative to the level of all that the model learnt from: what a prior draws is rarely softer, and then next to
-silence. Another one is drawn instead, so many times at most."""
+"""Relative to the level that the model sees every recording at: the few draws that are softer are next to silence.
+Another sound is drawn instead, so many times at most."""
 
 
 @runtime_checkable

@@ -70,8 +70,9 @@ def interpolate_curve(
     align: Align = "both",
     codec: Codec | None = None,
 ) -> Latents:
-    """One sound that moves between two in time; a constant curve gives what ``interpolate`` gives, but for the level
-    where one of them is silent: that is the other's, whose turn may come.
+    """One sound that moves between two in time.
+
+    A constant curve gives what ``interpolate`` gives, except that a silent recording doesn't lower the level.
 
     The first latent frame lies at the curve's start and the last at its end. Length (with "stretch") and level
     are those of the curve's mean weight, for a curve in seconds over the longer recording: one sound has one
@@ -91,16 +92,16 @@ def blend(
 ) -> Latents:
     """A mix of any number of recordings, by weights that are normalised to sum 1.
 
-    ``mixing`` says what the paths are; none depends on the order of the recordings, but the notes of more than two are
-    matched with those of the first that has any weight, so that a blend of three jumps where that one's becomes 0;
-    and a little where another's does: of two, voices move by intervals of their own.
-    Raises InputError for weights that can't be normalised and for recordings that can't be mixed.
+    ``mixing`` says what the paths are. None depends on the order of the recordings, but notes are matched with those of
+    the first recording that has any weight, so a blend of three jumps where that weight becomes 0. It also jumps a
+    little where another weight does: only between two recordings, voices move by intervals of their own. Raises
+    InputError for weights that can't be normalised and for recordings that can't be mixed.
     """
     return Morph(latents, fit=fit, align=align, codec=codec).at(weights, path=path)
 
 
 class Morph:
-    """Recordings that many sounds are made of, the steps of a path or the places of a slider: compared only once.
+    """Recordings that many sounds are made of, as for a path or a slider; their notes are matched only once.
 
     Options and errors are those of ``blend``, and so are the sounds.
     """
@@ -193,7 +194,7 @@ class Morph:
         return aligned, means
 
     def _notes_of(self, used: list[int], aligned: Aligned, codec: Codec, by: MatchBy) -> NoteAlignment:
-        """Of those used, as they lie on this time axis; each step of a path matches the same notes."""
+        """The alignment of those used, on this time axis; notes are matched once, for all steps of a path."""
         means = aligned.means[used]
         if self._matched is None or self._matched[0] != used:
             at_mean_length = [1 / len(used) if index in used else 0.0 for index in range(len(self.latents))]

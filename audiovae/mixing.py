@@ -2,7 +2,8 @@
 
 Frames of unrelated sounds are nearly at right angles, as vectors of many channels are, so their mean is three tenths
 shorter than they are: nearer to the mean of all sounds, which is dull and sounds like none of them (White, 2016,
-"Sampling generative networks"). Paths other than the linear one keep the length, but of frames that point apart.
+"Sampling generative networks"). Paths other than the linear one keep the length, except for frames that point in
+opposite directions.
 """
 
 import math

@@ -17,12 +17,12 @@ from audiovae.voices import Voices, move_voices, voice_shares
 
 
 class NoteAlignment:
-    """Recordings of one length, ready to be brought together as their match says."""
+    """Recordings of one length, ready to be brought to the pitch and time between them, as their match says."""
 
     def __init__(self, codec: Codec, means: Means, match: NoteMatch) -> None:
         self.codec, self.means, self.match = codec, means, match
         self._short: dict[int, tuple[int, Tensor, Tensor]] = {}
-        """Of recordings of one piece, what ``_encoded_again`` says: they are moved for every step of a path."""
+        """What ``_encoded_again`` returned, of recordings of one chunk: each step of a path moves them anew."""
 
     def at(self, weights: Float[Tensor, "recordings latent_frames"]) -> Means:
         """All recordings at the weighted mean of their pitches and times, frame by frame, by weights that sum to 1.
@@ -47,10 +47,11 @@ class NoteAlignment:
     def _moved(
         self, place: int, times: Float[Tensor, " frames"], semitones: Float[Tensor, "shares frames"], voices: Voices
     ) -> Float[Tensor, "channels latent_channels latent_frames"]:
-        """Latents of a recording read at these frames of its own, and so much higher: what is in no voice, and each.
+        """A recording's latents, read at these frames and transposed: first what is in no voice, then each voice.
 
-        What the move changes in their spectrogram's encoding is added, z + E(T(D(z))) - E(D(z)), with z and the last
-        read where the move reads: they stay the same where nothing moves, whatever encoder and decoder do.
+        They are z + E(T(D(z))) - E(D(z)), with encoder E, decoder D, and a move T of the spectrogram in pitch and time;
+        z and the last term are read at the same times. So latents stay exactly the same where nothing moves, however
+        inexact encoder and decoder are.
         """
         mean, config, moved = self.means[place], self.codec.config, []
         context, stride = 2 * self.codec.checkpoint.model.context_latent_frames, config.model.time_stride

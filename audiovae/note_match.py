@@ -26,11 +26,11 @@ class NoteMatch:
     """How far apart recordings of one length are in pitch and time, on the time axis between them."""
 
     times: Float[Tensor, "recordings frames"]
-    """The frame of each recording in which lies what happens at each frame of that axis."""
+    """For each frame of that axis, the frame of each recording that belongs there."""
     above_semitones: Float[Tensor, "recordings frames"]
     """How far each lies above the first one at each frame of that axis, as a whole."""
     voices: Voices
-    """What moves by intervals of its own, in two recordings; of more there are none."""
+    """What moves by intervals of its own between two recordings; between more there are no voices."""
     seconds: float
     """The length that they have."""
 
@@ -75,8 +75,8 @@ def _joined(matched: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def match_notes(codec: Codec, means: Means, *, seconds: float, by: MatchBy = "both") -> NoteMatch:
     """Compares what the decoder makes of the latents (``lag``, ``interval``), all channels of a recording together.
 
-    Every recording is compared with the first. ``by`` says which is matched; what isn't counts as equal.
-    ``seconds`` is their length.
+    Every recording is compared with the first. ``by`` says what is matched, pitch, time or both; the other counts as
+    equal. ``seconds`` is their length.
     """
     frames = codec.config.model.time_stride * means.shape[-1]
     lags = torch.zeros(len(means) - 1, frames)
@@ -97,7 +97,7 @@ def decoded_around(
 ) -> tuple[int, Float[Tensor, "channels 1 n_bands _"]]:
     """The decoder's spectrogram of a recording, as far as it is needed to read it at these times.
 
-    Of what is long it is a part, which begins with the latent frame that is returned; context for encoding it is in it.
+    Of a long recording that is a part, with context for encoding it again; its first latent frame is returned too.
     """
     model, total, first, last = codec.checkpoint.model, mean.shape[-1], 0, mean.shape[-1]
     if total > CHUNK_LATENT_FRAMES:

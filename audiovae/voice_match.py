@@ -28,32 +28,32 @@ VOICES = 4
 POOLED = 2
 """Frames that are looked at together."""
 BLOCK, VECTOR_FRAMES = 256, 32
-"""Of these at a time; and what a CPU's vector units take in a loop."""
+"""Pooled frames that are worked on at a time; and what their number is padded to, for a CPU's vector units."""
 HARMONICS = torch.arange(1.0, 11.0)
 HARMONIC_STEPS, HARMONIC_WEIGHTS = 12 * STEPS_A_SEMITONE * HARMONICS.log2(), HARMONICS**-0.5
 """Harmonics that tell of a pitch: how far above it they are, and how much they count."""
 PITCHES = 5 * 12 * STEPS_A_SEMITONE
 """Pitches that are tried: five octaves from ``LOWEST_HZ`` on."""
 ROOM = LARGEST_STEPS // 2
-"""Steps beyond partials: so far above the middle between two pitches one of them may lie."""
+"""Steps of padding below and above the partials: so far from the middle of its pair a pitch may lie."""
 INTERVAL_COST = 0.02
-"""What better matches must make up for, in shares of the strongest voice's: a semitone. So notes go to those next to
-them."""
+"""Cost of a semitone, in shares of what the strongest voice is worth: notes go to near ones unless far ones match
+better by more than that."""
 AGREES, AGREES_FULLY = 0.7, 0.8
-"""Correlations of all partials at the interval of the whole. Of chords of other build they are lower; where they are
-higher, one interval is nearly enough, and others must make up for leaving that one."""
+"""Correlations of all partials at the one interval that fits them best as a whole. Below the first, as of chords that
+are built differently, voices are free; above the second one interval is nearly enough, and leaving it costs."""
 LEAST_GAIN, LEAST_DIFFERENCE = 0.25, 0.2
-"""The share of what both sounds differ by half way that must be gone, if voices are to leave the interval of the whole:
-single notes of different instruments lose less by pitches that there aren't. Sounds count as differing at least so much
-(1 less a cosine)."""
+"""Voices are used where they take away this share, or more, of what both sounds differ by half way between them. Single
+notes of different instruments, which have no other pitches, gain less by it. Sounds count as differing at least by the
+second number (1 less a cosine)."""
 JUDGED_FRAMES = 21
 """Pooled frames over which that is judged, and whether a pitch sounds: half a second."""
 NEAR_FRAMES = 171
 """Pooled frames around one, four seconds, whose strongest voice others are compared with."""
 ENOUGH = 1.0005
-"""So much better a pair of pitches must be than the one before, lest they wander where nothing sounds."""
+"""How many times better another pair of pitches must be to be taken, lest they wander where nothing sounds."""
 CLEARED_HZ, CLEARED_SEMITONES = 30.0, 0.3
-"""How near to a partial, whichever is more, no other can be told apart."""
+"""How near to a partial no other can be told from it: the larger of the two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,11 @@ def find_voices(
     above_semitones: Float[Tensor, " frames"],
     correlation: Float[Tensor, " frames"],
 ) -> Voices:
-    """Voices of two sounds whose partials these are (``pooled``).
+    """Voices of two sounds, from their ``pooled`` partials.
 
-    They sound where both agree better half way between them if their voices move by intervals of their own, and not by
-    that of the whole, by which the second sound lies above the first; ``correlation`` is how well partials agree there.
+    ``above_semitones`` is the one interval by which the second sound as a whole lies above the first, ``correlation``
+    how well the partials agree at it. There are voices where the two sounds, moved half way to each other, are more
+    alike if voices move by intervals of their own.
     """
     above, agrees = above_semitones[::POOLED], _agreement(correlation[::POOLED])
     cost = INTERVAL_COST * (intervals() - (agrees * above)[:, None]).abs()
@@ -190,7 +191,7 @@ def _at(partials: Partials, steps: Float[Tensor, "places frames"]) -> Float[Tens
 
 
 def _leaving(a: Partials, b: Partials, found: list[_Pair], above: Float[Tensor, " frames"]) -> Voices:
-    """The pairs as voices, where their intervals bring both sounds nearer to each other than that of the whole does."""
+    """The pairs as voices, where their own intervals bring both sounds nearer to each other than one interval does."""
     strength = torch.stack([_coincidence(a, b, pair.first, pair.second) * pair.sounds for pair in found])
     strength = strength / _typical(strength.amax(0))
     pitches = torch.stack([torch.stack([pair.first, pair.second]) for pair in found], dim=1) / STEPS_A_SEMITONE
@@ -229,7 +230,7 @@ def _agreement(correlation: Float[Tensor, " frames"]) -> Float[Tensor, " frames"
 
 
 def _typical(values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:
-    """Means over seconds around each frame in which frames count by what they have, so that silence doesn't."""
+    """Means over seconds around each frame, in which frames count by their own value, so that silence doesn't."""
     return (_mean_over(values.square(), NEAR_FRAMES) / _mean_over(values, NEAR_FRAMES).clamp_min(1e-9)).clamp_min(1e-9)
 
 

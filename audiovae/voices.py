@@ -25,7 +25,7 @@ LEAST_STRENGTH = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Voices:
-    """Which pitches belong together in two sounds, and how strong they are; no voices, if one interval does."""
+    """Which pitches belong together in two sounds, and how strong they are; empty where one interval is enough."""
 
     pitches: Float[Tensor, "recordings voices frames"]
     """In semitones above ``LOWEST_HZ``, or below."""
@@ -38,7 +38,7 @@ class Voices:
         return cls(torch.zeros(recordings, 0, frames), torch.zeros(0, frames))
 
     def at(self, places: Float[Tensor, " places"]) -> "Voices":
-        """Those at other frames. From one note to the next there are none between: the nearest frame says."""
+        """The same at other frames. Between one note and the next there is none, so the nearest frame is taken."""
         nearest = places.round().long().clamp(0, self.strength.shape[-1] - 1)
         return Voices(self.pitches[..., nearest], self.strength[..., nearest])
 
@@ -48,9 +48,9 @@ def voice_shares(
     strength: Float[Tensor, "voices frames"],
     centres_hz: Float[Tensor, " n_bands"],
 ) -> Float[Tensor, "shares n_bands frames"]:
-    """Of each band, what belongs to none, and then to each of these voices: shares that sum to 1.
+    """For each band, the share that belongs to no voice, and then that of each voice; they sum to 1.
 
-    A voice has the bands around its harmonics; where those of several lie, by their strength.
+    A voice has the bands around its harmonics; bands of several voices are divided by their strength.
     """
     if len(pitches) == 0:
         return torch.ones(1, len(centres_hz), pitches.shape[-1])
@@ -73,7 +73,7 @@ def move_voices(
     semitones: Float[Tensor, "shares frames"],
     front_end: Spectrogram,
 ) -> Float[Tensor, "*batch n_bands frames"]:
-    """Each share of a spectrogram so much higher. Frames in which nothing moves stay as they are."""
+    """A spectrogram with each share transposed by its own interval. Frames in which nothing moves stay as they are."""
     config = front_end.config
     if len(shares) == 1:
         return transpose(spectrogram, semitones[0], config)

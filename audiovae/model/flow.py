@@ -29,8 +29,8 @@ FULL_STRENGTH_NOISE = 0.3
 Without noise there must be no change, but the network makes some of its own."""
 GUIDANCE = 1.12
 """How much of what the network adds to its kind's Gaussian counts: away from a model that knows less (Karras et al.,
-2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn of the bundled model's vary
-as those of its data do; as it is, they vary less."""
+2024, "Guiding a diffusion model with a bad version of itself"). So much that latents drawn by the bundled model vary as
+much as those of its data; at 1 they vary less."""
 FRAMES_AT_ONCE = 1 << 16
 VARIANCE_FLOOR = 0.01
 """Of a channel in a kind, relative to its variance in all sounds."""
@@ -68,8 +68,8 @@ class Flow(nn.Module):
     def learn_moments(
         self, segments: Float[Tensor, "segments latent_channels latent_frames"], kind: Int[Tensor, " segments"]
     ) -> None:
-        """Takes mean and variance of all frames and of those of each kind, and the kinds' shares; a kind of none stays
-        N(0, I).
+        """Takes over mean and variance of all frames and of each kind's frames, and the kinds' shares. A kind without
+        segments stays N(0, I).
         """
         known, share, mean, variance = _moments(segments, kind)
         middle = share @ mean
@@ -85,8 +85,9 @@ class Flow(nn.Module):
         *,
         former: Int[Tensor, " segments"],
     ) -> None:
-        """Goes over to other kinds of sounds: takes their moments, and for what the network knows of each, what it
-        knew of the kind that most of its segments were of (``former``). Mean and variance of all frames stay.
+        """Goes over to other kinds of sounds. Their moments are taken over; what the network knows of each becomes what
+        it knew of the kind that most of its segments belonged to before (``former``). Mean and variance of all frames
+        stay.
         """
         known, share, mean, variance = _moments(segments, kind)
         self._take_kinds(known, share, mean, variance)

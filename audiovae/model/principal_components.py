@@ -12,10 +12,10 @@ class PrincipalComponents(nn.Module):
     """The best linear code of the patch under each latent frame, fitted in closed form and then frozen.
 
     A latent channel is one principal component of the patches (all bands, ``time_stride`` frames), scaled to unit
-    variance. Best is what leaves the least of the error that is heard: of errors that neighbouring bands have with
-    opposite signs the ear, whose bands are wider, hears little. So the components are those of smoothed patches, and
-    the patches are regressed on them. A network that starts from this needs to learn only what is not linear, and
-    reaches in minutes what it otherwise needs hours for. Before ``fit`` all is zero, and the network stands alone.
+    variance. Best means the least error as it is heard: the ear, whose bands are wider, hears little of errors of
+    opposite signs in neighbouring bands. So the components are those of smoothed patches, and the patches are regressed
+    on them. A network that starts from this needs to learn only what is not linear, and reaches in minutes what it
+    otherwise needs hours for. Before ``fit`` all is zero, and the network stands alone.
     """
 
     mean: Tensor
@@ -70,7 +70,7 @@ class PrincipalComponents(nn.Module):
 
 
 def heard_smoothing(n_bands: int, share: float) -> Float[Tensor, "n_bands n_bands"]:
-    """What is heard of errors in bands, as a matrix: so large a share of them is smoothed over neighbouring bands."""
+    """What is heard of errors in bands, as a matrix: ``share`` of each is smoothed over neighbouring bands."""
     band = torch.arange(n_bands, dtype=torch.float64)
     kernel = torch.exp(-0.5 * ((band - band[:, None]) / SMOOTHING_BANDS) ** 2)
     return share * kernel / kernel.sum(1, keepdim=True) + (1 - share) * torch.eye(n_bands)

@@ -28,9 +28,9 @@ DIRECTIONS_OF_CENTRES, FACTORS = 8, 16
 MAX_MEMORY = 0.98
 """Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
 LEAST_AMOUNT = 1e-6
-"""Of a variation: less is nothing."""
+"""Of a variation; less leaves the latents as they are."""
 VARIANCE_FLOOR = 1e-3
-"""Of a channel in a kind of sounds, where kinds are compared: one that never moved there decides nothing alone."""
+"""Of a channel in a kind, where kinds are compared: a channel that never moved must not decide alone."""
 
 
 class Prior(nn.Module):
@@ -131,11 +131,11 @@ class Prior(nn.Module):
         return self.between.square().sum(2) + self.factors.square().sum(2) + self.rest.square()
 
     def kind_of(self, latents: Float[Tensor, "channels latent_channels latent_frames"]) -> int:
-        """The component that a recording's frames are likeliest of, each channel and frame taken for itself."""
+        """The likeliest component for a recording's frames, each channel and frame taken for itself."""
         return int(self.kinds_of(latents.mT.flatten(0, 1).mT[None]))
 
     def kinds_of(self, segments: Float[Tensor, "segments latent_channels latent_frames"]) -> Int[Tensor, " segments"]:
-        """The same of each of many sounds of one channel."""
+        """The likeliest component for each of many mono sounds."""
         segments = segments.detach().cpu()
         mean, own = segments.mean(2, dtype=torch.float64), segments.double().var(2, correction=0)
         centre, variance = self.centre.cpu().double(), self._variances().cpu().double().clamp_min(VARIANCE_FLOOR)
@@ -168,11 +168,11 @@ class Prior(nn.Module):
         amount: float | int,
         generator: torch.Generator,
     ) -> Float[Tensor, "channels latent_channels latent_frames"]:
-        """Latents of the same kind: those given for an amount of 0, a new sample, the same in all channels, for 1.
+        """Latents of the same kind: for an amount of 0 those given, for 1 a new sample, the same in all channels.
 
-        Between, a share of sqrt(1 - amount^2) of what the latents are and one of ``amount`` of what is new. The
-        mixture adds both, around the kind's centre, which keeps the variance that the kind has. The flow goes on from
-        latents on which so much noise was laid.
+        In between, sqrt(1 - amount^2) of the given latents and ``amount`` of what is new. The mixture adds both around
+        the kind's centre, which keeps the kind's variance. The flow starts from the latents with noise on them, in
+        these proportions.
         """
         if amount < LEAST_AMOUNT:
             return latents
