@@ -33,14 +33,14 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
         try:
-            # torch would import it, and swallow an interrupt that comes meanwhile.
+            # torch would import it later, and swallow an interrupt that comes during the import.
             import numpy.random  # noqa: F401
 
             return super().invoke(ctx)
         except (InputError, OSError, KeyboardInterrupt, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_of_memory(error):
                 raise
-            # A closed pipe (`| head`) is typer's to end quietly.
+            # typer ends quietly where the pipe is closed (`| head`).
             if ctx.meta.get("debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             typer.echo(f"audiovae: {_one_line(error)}", err=True)
@@ -103,7 +103,7 @@ def audiovae(
 
 
 def _hush_libraries() -> None:
-    """A library's advice to programmers is none to who runs a command; our own warnings are."""
+    """A library's advice to programmers doesn't help whoever runs a command; our own warnings do."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
@@ -111,7 +111,7 @@ def _hush_libraries() -> None:
     ours.setFormatter(logging.Formatter("audiovae: warning: %(message)s"))
     logging.getLogger("audiovae").addHandler(ours)
     programmers_words = threading.excepthook
-    # A full disk stops a library's writing thread: what it meets there, it hands on to us.
+    # A full disk ends a library's writing thread: the error reaches us as well, and we tell of it.
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else programmers_words(args)
 
 
@@ -130,7 +130,7 @@ def _clean_up_when_told_to_stop() -> None:
 
 
 def _be_told_once() -> None:
-    """All is cleaned up: libraries that end now would only answer a second Ctrl-C with a traceback."""
+    """Ignores further signals: all is cleaned up, and a second Ctrl-C would only make a library print a traceback."""
     for number in TO_ALL:
         signal.signal(number, signal.SIG_IGN)
 

@@ -18,9 +18,9 @@ EVENT_SECONDS, LOG_SECONDS, BAR_SECONDS = 1.0, 60.0, 0.1
 
 @contextmanager
 def encode_progress(report: Report, *, terminal: bool) -> "Iterator[Callable[[Outcome], None]]":
-    """Gives what is to be told of each row; it says something only as often as who listens can take.
+    """Yields a function to be called after each row, which prints only now and then: more often on a terminal.
 
-    Whatever ends the block early has a JSON event of its own, with how far the run has come.
+    With --json, whatever ends the block early is an event of its own, which says how far the run has come.
     """
     seconds = EVENT_SECONDS if report.as_json else BAR_SECONDS if terminal else LOG_SECONDS
     last, told = time.monotonic() if not terminal else 0.0, None

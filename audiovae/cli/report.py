@@ -14,7 +14,7 @@ SHOWN_FAILURES = 10
 
 @runtime_checkable
 class Advance(Protocol):
-    """Is told how much is done, of how much, and perhaps in words how it goes."""
+    """A function that is told how much is done, of how much, and perhaps figures in words."""
 
     def __call__(self, done: int, total: int, figures: str = "", /) -> None: ...
 

@@ -11,7 +11,7 @@ from audiovae.interrupts import interrupts_held
 from audiovae.whole_file import temporary_folder, whole_file
 
 UNFINISHED = ".audiovae-unfinished.json"
-"""Beside results that grow: what they are made with, so that only the same is gone on with."""
+"""Lies beside results that are made one by one, and says how: only a run that makes the same may go on with them."""
 
 
 def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
@@ -57,8 +57,9 @@ def result_folder(folder: Path, names: Sequence[str], *, force: bool) -> Iterato
 def growing_folder(folder: Path, names: Sequence[str], made_with: str, *, force: bool) -> Iterator[list[str]]:
     """Yields those of these files that are still to be made in ``folder``, each of them whole, in its place.
 
-    What a block that didn't come to its end made with the same stays, and isn't to be made again. Raises InputError
-    like ``check_folder``, while another process does so, and for an interrupt, if there is something to go on with.
+    What an earlier block, which was ended early, made in the same way (``made_with``) stays and isn't made again.
+    Raises InputError like ``check_folder``, if another process is at it, and for an interrupt if there is something to
+    go on with.
     """
     check_folder(folder, [], force=force)
     there = _nearest_existing(folder)

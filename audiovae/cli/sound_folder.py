@@ -73,7 +73,7 @@ def write_sounds(
 
 
 class _Joined:
-    """Sounds in a row in one file. Each fades in and out in an instant, so that nothing clicks where they meet."""
+    """Sounds in a row in one file. Each fades in and out within 5 ms, so that nothing clicks where they meet."""
 
     def __init__(self, path: Path, like: Latents) -> None:
         self.path, size = path, round(FADE_SECONDS * like.sample_rate)

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_RECORDINGS, GPU_BATCH_RECORDINGS = 32, 1024
-"""Recordings that an actor is given at once, and that are encoded again if it dies. With a GPU they take as little
-time, and more of them are worth the seconds in which decoding processes start."""
+"""Recordings that an actor is given at once, and that are encoded again if it dies. A GPU does more in the same time,
+and only for many are the seconds well spent in which decoding processes start."""
 LOCAL = "local"
 _MEMBER_COLUMNS = ("archive", "offset", "bytes", "mtime_ns")
 
 
 @dataclass(frozen=True)
 class Actors:
-    """How a cluster's room is shared out."""
+    """How a cluster's CPUs and GPUs are divided among actors."""
 
     most: int
     cpus: int
@@ -35,9 +35,9 @@ class Actors:
 
     @classmethod
     def for_nodes(cls, nodes: Sequence[Mapping[str, float]], gpus: float) -> "Actors":
-        """By the nodes' resources: an actor a CPU; or one for each share of a GPU, with as many CPUs as every node has.
+        """From the nodes' resources: an actor per CPU; or one per share of a GPU, with as many CPUs as every node has.
 
-        A GPU would wait for one process that decodes. Of each node a CPU is left to Ray, which hands out with it.
+        A GPU would have to wait for a single process that decodes. One CPU of each node is left to Ray itself.
         """
         if not gpus:
             return cls(max(1, int(sum(node.get("CPU", 0) for node in nodes))), 1, BATCH_RECORDINGS)

@@ -101,7 +101,7 @@ class _Assembly:
         index, attempt, piece, channel = encoded.name  # pyright: ignore[reportGeneralTypeIssues]
         one = self.partial.get(index)
         if one is None or one.attempt != attempt or (one.facts is not None and one.facts.error is not None):
-            return  # of a recording that failed meanwhile
+            return  # its recording has failed, or began again, meanwhile
         kept = slice(self.settings.latent_channels)
         logvar = encoded.logvar[kept].to(self.dtype) if self.settings.logvar else None
         # A copy, so that the rest of the batch is let go.
@@ -121,7 +121,7 @@ class _Assembly:
             one.missing = 0
 
     def rows(self) -> Iterator[Row]:
-        """Those whose turn it is."""
+        """The rows whose turn it is."""
         while (one := self.partial.get(self.next)) is not None and one.facts is not None and not one.missing:
             del self.partial[self.next]
             yield self._row(self.recordings[self.next], one, one.facts)

@@ -49,7 +49,7 @@ def find_latents(path: Path) -> list[Stored]:
 
 
 def facts_of(path: Path) -> list[object]:
-    """What would differ if a dataset or file did: its path, and the size and date of each of its files."""
+    """What tells one dataset or file from another: its path, and the size and date of each of its files."""
     files = [path] if path.is_file() else find_shards(path)
     looks = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return [str(path.absolute()), looks]
@@ -114,8 +114,9 @@ def decode_dataset(
     failed: Callable[[InputError], None] = _refuse,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[float | None]:
-    """Decodes latents to audio files; returns the gains in dB that kept them from clipping, None for what ``failed``
-    was told of: damaged rows.
+    """Decodes latents to audio files; returns the gains in dB that kept them from clipping.
+
+    Damaged rows are passed to ``failed``, and have None instead of a gain.
 
     Raises InputError if another checkpoint made them, before anything is written.
     """
@@ -138,5 +139,5 @@ def decode_dataset(
 
 
 def _below(path: str) -> list[str]:
-    """The parts of a path that lead nowhere but down."""
+    """The parts of a path, without those that would lead out of the folder."""
     return [part for part in PurePosixPath(path).parts if part not in ("/", "..", ".")] or ["recording"]

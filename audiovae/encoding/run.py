@@ -121,7 +121,7 @@ def _writer(dataset: Path, settings: DatasetSettings, shard_bytes: int, shard_se
 
 @contextmanager
 def _rows(encode: Encode, recordings: Sequence[Recording]) -> Iterator[Iterator[Row]]:
-    """Rows, whose making ends with the block: an iterator that is just dropped would go on for a while."""
+    """Yields an iterator of rows, closed at the end: one that is just dropped would go on for a while."""
     rows = iter(encode(recordings) if recordings else ())
     try:
         yield rows

@@ -195,7 +195,7 @@ class _Pool:
 def _work(pipe: Connection, analysis: Analysis, folder: str) -> None:
     """The process: recordings in, pieces and facts out, until the other end is closed."""
     tempfile.tempdir = folder  # of the first process, which removes it: this one may be killed
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process says what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; only the first answers it
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):
         while True:

@@ -18,7 +18,7 @@ that, or than the one recording that took longer."""
 class ShardWriter:
     """Collects rows in memory and writes them in their order, failures into shards of their own.
 
-    What was written by a shard that is done survives everything. Raises InputError, at the latest when it is closed,
+    A shard that is done survives everything. Raises InputError, at the latest when it is closed,
     if the disk refuses.
     """
 

@@ -16,7 +16,7 @@ class LinearModel(VAE):
     """PCA of spectrogram patches: the linear part of a model, without the network."""
 
     def encode(self, spectrogram: Float[Tensor, "batch 1 n_bands frames"]) -> Posterior:
-        """Coordinates on the components, of unit variance over the training data; a point, no distribution."""
+        """Coordinates on the components, of unit variance over the training data; a point, not a distribution."""
         latents = self.components.encode(spectrogram)
         return Posterior(latents, torch.full_like(latents, LOGVAR_RANGE[0]))
 

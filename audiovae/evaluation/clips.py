@@ -23,7 +23,7 @@ SECONDS = 10.0
 SHORTEST_SECONDS = 0.5
 PACKAGE = Path(__file__).parents[1]
 EXAMPLE_FOLDERS = (PACKAGE.parent / "data" / "examples", PACKAGE / "examples")
-"""In a checkout all example clips, in an installed package those few that are in it."""
+"""In a checkout all example clips; in an installed package the few that it holds."""
 
 
 @dataclass(frozen=True)

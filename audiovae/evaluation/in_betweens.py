@@ -38,10 +38,10 @@ TONE_PAIRS = 10
 CHORD_PAIRS = 10
 PHRASE_PAIRS = 6
 MIDDLES, CLIP_PAIRS = 100, 24
-"""Of neighbours in the list of clips, at most, for what lies half way between them, and for whole paths. With fewer
-middles they would be unlike all clips."""
+"""Pairs of neighbours in the list of clips, at most: of which the middle is made, and of which the whole path. Fewer
+middles would be too few to be compared with all clips."""
 TRANSPOSITIONS, TRANSPOSED_SECONDS = (5.0, -4.0, 7.0, -3.0, 2.5, -8.0), 4.0
-"""Semitones between each clip and its transposition, and how much of it is taken; so many clips at most."""
+"""Semitones between each clip and its transposition (no more clips than these), and how much of each clip is taken."""
 TRUTH = "truth"
 WAYS: dict[str, tuple[PathShape, Align]] = {
     "": ("normalised", "both"),
@@ -89,7 +89,7 @@ def _true_paths(
 
 
 def of_several_pitches(rows: Rows) -> Rows:
-    """Without the measure of a second pitch: where there are several, it doesn't mean that both ends are heard."""
+    """Without the salience of a second pitch: in chords and phrases it doesn't mean that both ends are heard."""
     return {
         method: {name: found for name, found in row.items() if name != "second_pitch_salience"}
         for method, row in rows.items()
@@ -212,7 +212,7 @@ def in_betweens(
 ) -> dict[str, list[Latents]]:
     """By way, latents at these weights between two recordings.
 
-    Of one weight the shapes of a path follow each other: they have most of their work in common.
+    The shapes of a path are made one after the other for each weight, since they have most of their work in common.
     """
     morphs = {align: Morph([first, last], fit="trim", align=align, codec=codec) for _, align in ways.values()}
     found: dict[str, list[Latents]] = {way: [] for way in ways}
@@ -225,8 +225,8 @@ def in_betweens(
 def _decoded(codec: Codec, between: Sequence[Latents]) -> tuple[SoundPath, float]:
     """Magnitudes of what the decoder makes of a path, and the cycle error of its middle.
 
-    That is ||E(D(z)) - z|| / ||z_first - z_last||: whether the decoder's sound is encoded as where it came from
-    (0), or as something else: a place that the encoder doesn't know.
+    That is ||E(D(z)) - z|| / ||z_first - z_last||: 0 if the decoder's sound is encoded as the latents that it came
+    from; more, the further these lie from what the encoder knows.
     """
     means = codec.all_channels(torch.cat([latents.mean for latents in between]))
     spectrograms = torch.cat(list(codec.spectrogram_chunks(means)), dim=-1)

@@ -21,7 +21,7 @@ from audiovae.model.prior import Prior
 PRIOR_FRAMES = 32
 """Latent frames (1.5 s) of the pieces that a prior is fitted to."""
 SAMPLES_OF_A_CLIP, SAMPLE_FRAMES = 16, 64
-"""New sounds for each clip, and their latent frames (3 s): many, or the kinds that happen to be drawn decide."""
+"""New sounds for each clip, and their latent frames (3 s): with few, chance would decide which kinds are drawn."""
 
 
 def realism(
@@ -33,7 +33,7 @@ def realism(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, by kind of sounds; NaN for new sounds of a flow, if there is none.
+    """FD-MFCC to the real clips' features, by kind of sounds; NaN for new sounds of a flow if the prior has none.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
@@ -51,7 +51,7 @@ def realism(
 
 
 def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:
-    """For a baseline that was never given one: fitted to these very clips, which is an advantage."""
+    """A prior for a baseline that has none: fitted to these very clips, which is an advantage."""
     pieces = [piece for one in clips for piece in one.mean.split(PRIOR_FRAMES, dim=2) if piece.shape[2] == PRIOR_FRAMES]
     if len(pieces) < 2:
         return Prior.standard(clips[0].mean.shape[1])

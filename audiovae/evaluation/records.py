@@ -39,7 +39,7 @@ from audiovae.tensor_file import read_tensors, with_prefix, write_tensors
 MP3_LEVEL = 0.5
 """libsndfile's scale from 0, the best, to 1."""
 PICTURE_COLOURS = 128
-"""Enough for a picture of levels; with all of them, a page of ten clips would be twice as large."""
+"""Enough for a picture of levels; with all colours a page of ten clips would be twice as large."""
 TARGET, TRUE_BANDS, TRUE_MAGNITUDES = "target", "true bands", "true magnitudes"
 
 
@@ -104,7 +104,7 @@ def record_clip(
 
 
 def _key(clip: Clip, codecs: Mapping[str, Codec], quality: str, shown: bool) -> str:
-    """Of all that a record depends on, this package's code and the machine's kind included."""
+    """A hash of all that a record depends on, this package's code and the kind of device included."""
     try:
         facts = clip.path.stat()
     except OSError as error:
@@ -117,7 +117,7 @@ def _key(clip: Clip, codecs: Mapping[str, Codec], quality: str, shown: bool) -> 
 
 @cache
 def _code() -> str:
-    """Of the modules that analysis, synthesis and measures are made of."""
+    """A hash of the modules that analysis, synthesis and measures are made of."""
     package = Path(__file__).parents[1]
     modules = sorted(path for folder in (".", "model", "evaluation") for path in (package / folder).glob("*.py"))
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()

@@ -36,29 +36,30 @@ img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
 """
 
 _NOTES = {
-    "Side by side": "FD-MFCC: distance to real sounds, as below. The KL bounds what "
-    "the latents tell. PCA has no prior of its own: its new sounds are of one fitted to these very clips.",
+    "Side by side": "FD-MFCC: distance to real sounds, as below. The KL bounds how much the latents tell. PCA has no "
+    "prior of its own: its new sounds are drawn from one that is fitted to these very clips.",
     "Reconstruction": "Mean over clips with 95 % confidence interval. Griffin-Lim only: no phase is taken from the "
     "input. True bands is the ceiling of the front end: the clip's own bands through the same inversion and "
     "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
     "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "
     "larger values.",
-    "In-betweens and the truth": "Of synthetic tones, chords and phrases of other pitches, and of clips and the same "
-    "clips transposed, the true in-betweens are known: 0 is the truth, 1 a crossfade in dB. The tables below say more.",
+    "In-betweens and the truth": "Between synthetic tones, chords and phrases of different pitches, and between clips "
+    "and the same clips transposed, the true in-betweens are known: 0 is the truth, 1 a crossfade in dB. The tables "
+    "below say more.",
     "In-betweens of tones, different pitch": "Truth-relative error: as above. A second pitch beside the first means "
     "that both ends are heard. Residuals: what no mix of the two ends explains; where pitch must move, high is right. "
-    "The controls show which measures a crossfade can win. Cycle: how far from where it came from a decoded in-between "
-    "is encoded again. Pitch only: onsets are not matched; linear: mixed along the straight line, not brought to the "
-    "latents' length again; unaligned: and without matching anything. Aligned bands: matched notes without any model.",
-    "In-betweens of chords": "As above: as many notes at once, each with an interval of its own to its counterpart. "
-    "One interval: aligned bands again, but all of a spectrum moves by the same.",
-    "In-betweens of phrases": "As above: melodies of as many notes, at other pitches and times. Onset contrast: "
-    "whether what rises does so at once, as in the truth, or the rhythms of both are heard (far below).",
+    "The controls show which measures a crossfade can win. Cycle: how far a decoded in-between, encoded again, lies "
+    "from where it came from. Pitch only: onsets are not matched; linear: mixed along the straight line, where latents "
+    "are shorter; unaligned: without matching anything, either. Aligned bands: matched notes without any model.",
+    "In-betweens of chords": "As above, between chords of equally many notes, each with an interval of its own to its "
+    "counterpart. One interval: aligned bands again, but the whole spectrum moves by one interval.",
+    "In-betweens of phrases": "As above, between melodies of equally many notes, at different pitches and times. Onset "
+    "contrast: as high as the truth's if one rhythm is heard, far below it if the rhythms of both ends are.",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
-    "In-betweens of the clips": "Neighbouring clips; of these nobody knows the truth.",
-    "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips. New sounds: of the flow or the "
-    "mixture that is the model's prior, or of N(0, I), frame by frame.",
+    "In-betweens of the clips": "Between neighbouring clips, where nobody knows the truth.",
+    "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips. New sounds: drawn from the flow "
+    "or the mixture that is the model's prior, or from N(0, I), frame by frame.",
 }
 
 

@@ -130,7 +130,7 @@ def evaluate(
     some = spread_evenly(records, len(TRANSPOSITIONS))
     targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
     transposed = transposed_in_betweens(models, targets, advance=advance)
-    for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(some)):  # had been expected of clips that failed
+    for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(some)):  # counted beforehand for clips that failed
         advance()
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])

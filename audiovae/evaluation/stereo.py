@@ -20,7 +20,7 @@ BLOCK_FRAMES = 16
 AUDIBLE_DB = 60.0
 """Cells of band and time whose target is further below its loudest cell don't count."""
 PANNED_DB = 30.0
-"""Channels that differ by more than this differ by this: hard left, or hard right."""
+"""Larger differences between the channels count as this: hard left, or hard right."""
 TINY = 1e-20
 
 

@@ -98,13 +98,13 @@ def lecture_table(evaluation: Evaluation) -> Table:
 
 
 def _kinds(evaluation: Evaluation) -> list[str]:
-    """Kinds of sounds of which any model has some."""
+    """The kinds of sounds that at least one model has."""
     models = evaluation.realism.values()
     return [kind for kind in next(iter(models)) if not all(math.isnan(found[kind]) for found in models)]
 
 
 def _measured(groups: Mapping[str, Rows], titles: dict[str, str]) -> dict[str, str]:
-    """Those columns of which anything is known."""
+    """The columns that have any number."""
     known = {
         name
         for rows in groups.values()

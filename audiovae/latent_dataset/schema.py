@@ -52,7 +52,7 @@ class DatasetSettings:
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes] | None, path: Path) -> "DatasetSettings":
-        """Reads what ``to_json`` wrote; raises InputError that names the shard if it is none of ours."""
+        """Reads what ``to_json`` wrote; raises InputError that names the shard if we didn't write it."""
         try:
             fields = json.loads((metadata or {})[METADATA_KEY])
             name, _, version = fields.pop("format").partition("/")
@@ -182,7 +182,7 @@ def to_latents(row: dict[str, "pa.Scalar"]) -> Latents:
 
 
 def to_row(row: dict[str, "pa.Scalar"]) -> Row:
-    """The row that ``table`` made this of; its tensors are in float32."""
+    """The row that ``table`` made this from; its tensors are in float32."""
     names = ("source", "root", "size", "mtime_ns", "sha256", "error", "sample_rate", "samples", "level_db")
     facts: dict[str, Any] = {name: row[name].as_py() for name in names}
     if facts["error"] is None:
@@ -204,7 +204,7 @@ def tensor_of(numbers: "pa.Scalar") -> Float[Tensor, " numbers"]:
 
 
 def name_text(path: str) -> str:
-    """A path as text that Parquet takes, and no two paths as the same.
+    """A path as text that Parquet takes; different paths give different texts.
 
     Nothing changes but a backslash, which is doubled, and a byte that is not UTF-8, which becomes ``\\xff``.
     """
@@ -212,7 +212,7 @@ def name_text(path: str) -> str:
 
 
 def text_name(text: str) -> str:
-    """The path that ``name_text`` made the text of."""
+    """The path that ``name_text`` made the text from."""
     return os.fsdecode(
         _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode())
     )

@@ -24,7 +24,7 @@ _NAME = re.compile(rf"({FAILURES}|{ENCODED})-(\d+)\.parquet")
 
 
 class DamagedShard(InputError):
-    """A file that is no shard, or no longer: it can be read, and what is in it makes no sense."""
+    """A file that is not a shard, or not any more: the disk can read it, but its content makes no sense."""
 
 
 def find_shards(dataset: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def open_shard(path: Path, *, checksums: bool = False) -> "pq.ParquetFile":
 
 
 def _unreadable(path: Path, error: Exception, damage: str) -> InputError:
-    """What to raise: a disk that refuses says nothing about what is on it."""
+    """The error to raise: a disk that refuses says nothing about what is on it."""
     if isinstance(error, OSError) and error.errno:
         return InputError(f"{path}: {os.strerror(error.errno)}")
     return DamagedShard(f"{path}: {damage}")

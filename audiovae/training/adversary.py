@@ -1,4 +1,4 @@
-"""The discriminator's side of training: what it asks of the reconstruction, never too loudly, and how it learns."""
+"""The discriminator's side of training: its bounded pull on the reconstruction, and how it learns."""
 
 import torch
 from accelerate import Accelerator
@@ -30,7 +30,7 @@ class Comparison(nn.Module):
 
 
 class Adversary:
-    """A discriminator with its optimizer. It plays from ``adversarial_start_step`` on; before, it changes nothing."""
+    """A discriminator with its optimizer. It joins at ``adversarial_start_step``; before, it changes nothing."""
 
     def __init__(self, training: TrainingConfig, spectrogram: Spectrogram, accelerator: Accelerator) -> None:
         self.training, self.accelerator = training, accelerator
@@ -48,7 +48,7 @@ class Adversary:
         *,
         step: int,
     ) -> Float[Tensor, ""]:
-        """The loss to go back from: ``total``, and from the start step on a term with the adversarial gradient.
+        """The loss for the backward pass: ``total``, and from the start step on a term with the adversarial gradient.
 
         The discriminator makes a step of its own.
         """
@@ -67,7 +67,7 @@ class Adversary:
         return total + (gradient * reconstruction).sum()
 
     def figures(self) -> dict[str, float]:
-        """Losses of the last step, for the log; none before it plays."""
+        """Losses of the last step, for the log; empty before the discriminator joins."""
         return {name: float(loss) for name, loss in self._losses.items()}
 
     def _learn(self, loss: Tensor, fooling: Tensor, matching: Tensor) -> None:

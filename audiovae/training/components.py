@@ -8,7 +8,7 @@ from audiovae.training.data import Cache
 from audiovae.training.segments import Segments
 
 PATCHES, PATCHES_OF_A_ROW = 48_000, 12
-"""Patches that the covariance is estimated from: so many for each of its rows, but no more than 48,000."""
+"""Patches that the covariance is estimated from, at most; and how many for each of its rows."""
 
 
 def fit_components(vae: VAE, spectrogram: Spectrogram, cache: Cache) -> None:

@@ -1,4 +1,4 @@
-"""A corpus that was rendered or written decoded, which training reads where it lies: no second copy of gigabytes.
+"""A corpus that is stored decoded, which training reads where it lies: no second copy of gigabytes.
 
 Such a folder holds ``decoded.int16``, mono samples of 16 bits, one recording after the other, and ``decoded.json``,
 written last, which says where each one lies.

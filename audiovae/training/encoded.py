@@ -15,9 +15,10 @@ from audiovae.training.data import Cache, segment_samples
 from audiovae.training.segments import Segments
 
 PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
-"""Segments (of 3 s) that the prior is fitted to: more of them know more kinds of sounds, and take longer."""
+"""Segments that the prior is fitted to, during training and at its end, and their length (3 s): more segments hold more
+kinds of sounds, and take longer."""
 HEARD_AGAIN = 4
-"""Times that the sounds go into the segments, at most."""
+"""How often, on average, segments may hear the same sound, at most."""
 BATCH, BATCH_ON_CUDA = 8, 64
 """Segments encoded at once."""
 
@@ -43,7 +44,7 @@ def latents_of(
 ) -> Float[Tensor, "count latent_channels latent_frames"]:
     """Means of the posteriors of at most so many segments, long enough to show how sounds move.
 
-    They are as long as every file of the split allows, so that none is left out.
+    They are no longer than the shortest file of the split, so that none is left out.
     """
     latent_frames, hop = _latent_frames(cache, split, vae), vae.config.latent_hop_length
     heard = sum(source.samples for source in cache.split(split)) // (latent_frames * hop)
@@ -64,11 +65,11 @@ def fit_prior(vae: VAE, spectrogram: Spectrogram, cache: Cache, *, segments: int
 
 
 def fit_mixture(vae: VAE, latents: Float[Tensor, "count latent_channels latent_frames"]) -> Prior:
-    """From single frames nothing can be said about movement, and the prior stays the standard one."""
+    """A mixture fitted to latents; the standard prior where these are single frames, which show no movement."""
     if latents.shape[2] < 2:
         return Prior.standard(vae.config.model.latent_channels)
     if not latents.isfinite().all():
-        raise InputError("the encoder says NaN or infinity: training went astray, a lower learning_rate may help")
+        raise InputError("the encoder gives NaN or infinity: training went astray, a lower learning_rate may help")
     return Prior.fit(latents, importance=vae.components.scale)
 
 

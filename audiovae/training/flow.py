@@ -27,9 +27,9 @@ SETTINGS = TrainingConfig(
     checkpoint_every=250,
 )
 TIME_MEAN, TIME_SPREAD = -1.0, 1.5
-"""Of the logits of the times that are learnt from (Esser et al., 2024). What a whole sequence has in common, its level
-above all, shows through much noise already: with as few times below 0.1 as a mean of 0 and a spread of 1 have, sounds
-came out too much alike."""
+"""Of the logits of the times that are learnt from (Esser et al., 2024). What a whole sequence has in common, above all
+its level, shows through much noise already, and must be learnt at times below 0.1. With as few of those as a mean of 0
+and a spread of 1 give, sounds came out too much alike."""
 LEAST_NOISE = 0.05
 """Errors at less noise count as if there were so much: there are many ways to be almost right."""
 ERROR_SEGMENTS = 512

@@ -48,7 +48,7 @@ class Progress:
 
 
 def is_cpu(device: str) -> bool:
-    """Whether a device's name means the CPU: auto does where there is no CUDA, whatever else accelerate would find."""
+    """Whether a device's name means the CPU: auto does without CUDA, whatever else accelerate would find."""
     return device == "cpu" or not torch.cuda.is_available()
 
 
@@ -114,7 +114,7 @@ class Trainer:
     ) -> Validation | None:
         training, result, unheard = self.config.training, None, False
         if self.position.step >= training.steps and model_step(self.run) < self.position.step:
-            return self._validate(log)  # of steps that were the last ones only since
+            return self._validate(log)  # training.steps was lowered since: the model at that step is not yet saved
         with closing(self._batches()) as batches:
             for target in batches:
                 losses = self._step(target)
@@ -290,7 +290,7 @@ class Trainer:
 
 
 def _told(watch: Callable[[Progress], None], progress: Progress) -> bool:
-    """Whether anybody listens: after ``| head``, nobody does."""
+    """Tells of progress; False if nobody reads the output any more, as after ``| head``."""
     try:
         watch(progress)
     except BrokenPipeError:

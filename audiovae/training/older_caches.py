@@ -61,7 +61,7 @@ class OlderCaches:
         )
 
     def remove(self) -> None:
-        """The index first, without which the audio is nothing. What is in use stays, until it is older still."""
+        """Removes indexes first: audio without one is ignored. What is in use stays, for a later run to remove."""
         for index in self.indexes:
             audio = index.with_suffix(".int16")
             with suppress(OSError):
@@ -82,7 +82,7 @@ def in_use(audio: Path) -> BinaryIO:
 
 
 def _lock(audio: Path, *, alone: bool) -> BinaryIO:
-    """Raises BlockingIOError if others have it, and it is wanted alone. Not every file system knows locks."""
+    """Raises BlockingIOError if it is wanted alone and others have it. Some file systems have no locks."""
     file = audio.open("rb")
     try:
         if fcntl:  # Windows removes no file that is open
@@ -96,7 +96,7 @@ def _lock(audio: Path, *, alone: bool) -> BinaryIO:
 
 
 def older_caches(cache_folder: Path, made_of: dict[str, Any], *, key: str) -> OlderCaches:
-    """Finds caches whose index says that they were made of the same, but for the one of this key."""
+    """Finds caches whose index says that they were made of the same folder, except the one of this key."""
     found: list[tuple[int, Path, Files]] = []
     for index in cache_folder.glob("*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -27,7 +27,7 @@ class AutoencodingStep(nn.Module):
 
 
 class RecordedPass(Generic[Loss]):
-    """Does on CUDA what the pass does that it is made of, for batches of one size: one graph, replayed for each.
+    """A pass recorded as one CUDA graph, and replayed for every batch; all batches must have one size.
 
     A step is hundreds of small kernels, which a GPU works off sooner than Python can launch them one by one. All that
     changes from step to step must be a tensor, since the graph repeats what was done to the same places in memory

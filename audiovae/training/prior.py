@@ -1,4 +1,4 @@
-"""``audiovae train-prior``: a prior of a folder's sounds for a finished model, which knows how notes begin and end."""
+"""``audiovae train-prior``: a prior for a finished model, of a folder's sounds, that knows how notes begin and end."""
 
 import copy
 import logging
@@ -122,14 +122,14 @@ def train_prior(
 
 
 def _remove_states_but(state: Path) -> None:
-    """Those of weights that are no more."""
+    """Removes the states of models that are no longer there."""
     for other in state.parent.glob(PRIOR_STATES):
         if other != state:
             other.unlink(missing_ok=True)
 
 
 def _facts(task: _Task, error: float) -> Facts:
-    """A prior of other sounds than the model's is named beside these, and the weights' licence says nothing of it."""
+    """If the prior learnt from other sounds than the model, both are named, and the model's licence is left out."""
     facts, words = task.checkpoint.facts, data_words(task.run, task.cache)
     other = words != facts.model_data
     return replace(
@@ -141,7 +141,7 @@ def _facts(task: _Task, error: float) -> Facts:
 
 
 def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
-    """At its start, and what is held out; where nothing is, both are of the training sounds."""
+    """A trainer at its start, and the held-out examples; where nothing is held out, these are training sounds, too."""
     prior, cache = task.checkpoint.prior, task.cache
     model, spectrogram = task.checkpoint.model.to(task.device), Spectrogram(task.run.config.spectrogram).to(task.device)
 
@@ -160,7 +160,7 @@ def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
 
 
 def _mixture(task: _Task, latents: Tensor) -> Prior:
-    """That of the state, if there is one: its flow knows these kinds, and no others."""
+    """The mixture of the state, if there is one: its flow knows these kinds, and no others; else a new one."""
     if not task.state.exists():
         return fit_mixture(task.checkpoint.model, latents[:LAST_PRIOR_SEGMENTS])
     mixture = task.checkpoint.prior.without_flow()
@@ -173,7 +173,7 @@ def _kinds(latents: Tensor, mixture: Prior) -> Int[Tensor, " segments"]:
 
 
 def _flow(prior: Prior, training: Examples, seed: int) -> Flow:
-    """The model's own, which knows much already, gone over to the kinds of these data; a new one if it has none."""
+    """The model's own flow, which knows much already, moved to the kinds of these data; a new one if there is none."""
     if prior.flow is None:
         torch.manual_seed(seed)
         flow = Flow(training.latents.shape[1], kinds=COMPONENTS)

@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG_FILE, FOLDERS_FILE = "config.json", "folders.json"
 RESULTS = (LOG_FILE, MODEL_FILE, STATE_FILE, BOARD_FOLDER)
-"""What a new run in a folder begins without."""
+"""What a new run removes from its folder before it begins."""
 PRIOR_STATE = "prior-*.safetensors"
-"""State of a prior's training; instead of the star, the fingerprint of the model that it is of."""
+"""State of a prior's training; the star stands for the fingerprint of its model."""
 PRIOR_STATES = PRIOR_STATE.replace("*", "[0-9a-f]" * 16)
-"""A pattern for all of these, and for nothing that a user would call so."""
+"""A pattern for all of these that matches no name that a user would choose."""
 DECODING_TIMEOUT = timedelta(hours=12)
 """How long the other processes wait for the first one to decode the data."""
 
@@ -196,7 +196,7 @@ def train(run: Run, *, device: str = "auto", watch: Watch = Watch(), minutes: fl
 
 
 def require_folder(data: Path) -> None:
-    """Raises InputError where data are no folder."""
+    """Raises InputError unless the data are a folder."""
     if not data.is_dir():
         raise InputError(f"{data}: {'is a file, not a folder' if data.exists() else 'no such folder'}")
 

@@ -103,7 +103,7 @@ def _memory_map(audio: Path) -> np.memmap:
 
 
 def by_pitch(segments: Sequence[Segment]) -> list[Segment]:
-    """Those of a batch that are analysed alike, together."""
+    """The segments of a batch, those with equal windows joined."""
     alike: defaultdict[int, list[Segment]] = defaultdict(list)
     for segment in segments:
         alike[segment.n_fft].append(segment)
@@ -114,8 +114,10 @@ def by_pitch(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def loaded(loader: DataLoader[Segment]) -> Generator[list[Segment], None, None]:
-    """The batches of ``by_pitch``. Interrupts are the parent's to answer: workers never see them, and are ended in
-    peace, since one that comes meanwhile would leave a traceback.
+    """The batches of ``by_pitch``.
+
+    Only the parent answers interrupts: workers never see them, and while workers are ended they are held back, since
+    one that came then would leave a traceback.
     """
     with children_deaf():
         batches = iter(loader)
