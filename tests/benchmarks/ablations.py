@@ -3,13 +3,13 @@
     python tests/benchmarks/ablations.py RUN... [--clips FOLDER...] [--clips-each 4] [--out DIR] [--curve RUN]
         [--write DOCUMENT] [--block ablations]
 
-Each RUN is a folder that `audiovae train` made. A row of the block says in which settings the run differs from the
+Each RUN is a folder that `audiovae train` made. A row of the block tells the settings in which the run differs from the
 first one, and its last validation: mean absolute errors of bands and mels in dB on held-out audio (no Griffin-Lim), KL
-and active channels. Some losses make these errors small, others give a little of them up for sharpness: with --clips,
-the row goes on with measures of sounds, those of `audiovae evaluate`, of clips spread evenly over each folder; the last
-row is what no model can exceed. They are kept in --out: run again, it measures only what is new. Rows of `curve` are
-the way of one run: hours of audio heard, the mean errors in training since the row before (of augmented segments), and
-those on held-out audio where they were measured.
+and active channels. Some losses make these errors small, others trade a little of that for sharpness. So with --clips
+each row also has measures of sounds, those of `audiovae evaluate`, on clips spread evenly over each folder; the last
+row is the ceiling. These measures are kept in --out: run again, it measures only what is new. Rows of `curve` show the
+progress of one run: hours of audio heard, mean errors in training since the row before (on augmented segments), and
+errors on held-out audio where they were measured.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python tests/benchmarks/bands_out.py CORPUS... [--files 90] [--write audiovae/assets/README.md]
 
-CORPUS is a folder with `train` and `test` in it. The latents are components of 256 bands, as the bundled model's, or as
-many of 512. What comes out of them, 256 bands, 512 or the STFT's linear magnitudes, all compressed alike, is regressed
-on them over files of `train`, and heard on files of `test` by Griffin-Lim at the quality standard.
+CORPUS is a folder with `train` and `test` in it. The latents are components of 256 bands, as the bundled model's, or
+equally many of 512. What comes out is 256 bands, 512, or the STFT's linear magnitudes, all compressed alike. It is
+regressed on the latents over files of `train`, and turned into sound on files of `test` by Griffin-Lim at the quality
+standard.
 """
 
 from collections.abc import Sequence

@@ -4,9 +4,9 @@
 
 FOLDER (by default the clips of data/examples, copied until there are enough) is decoded without a model, encoded from
 memory without files, and encoded as ``audiovae encode`` does it. Start-up of the processes and loading of the model are
-left out. All three in turns, and the median of the rounds; where their shares differ much, the machine was busy. Then
-the same with one process that decodes and one thread for the model, which have a core each where there are two: how far
-the pipeline overlaps them.
+left out. The three take turns, and medians over the rounds are told; where the rounds differ much, the machine was
+busy. Then the same with one process that decodes and one thread for the model, a core each: how far the pipeline lets
+them work at the same time.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/errors.py FOLDER... [--clips 12] [--compare NAME=FILE] [--write audiovae/assets/README.md]
 
-Of the bundled model, of PCA of as many values, and of others. Clips are spread evenly over each folder; of each the
-first ten seconds, all channels as one. Mean absolute errors in dB: of the bands, of 128 mels of the magnitudes that
-have those bands, 80 dB from their peak down, and of each quarter of these mels.
+It measures the bundled model, PCA with as many values, and others, on clips spread evenly over each folder: of each
+clip the first ten seconds, its channels averaged. The errors are mean absolute ones in dB: of the bands, of 128 mels of
+the magnitudes that have those bands, down to 80 dB below their peak, and of each quarter of these mels.
 """
 
 import argparse

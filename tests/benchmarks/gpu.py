@@ -1,12 +1,12 @@
-"""What a GPU does with it: a step of training, and encoding, beside what the card can do.
+"""How fast a training step and encoding are on a GPU, compared with what the card can do.
 
     python tests/benchmarks/gpu.py [--checkpoint FILE] [--skip encoding training] [--profile]
 
-Times are medians, of CUDA events where only the card works. A training step is the trainer's own: as it is, its passes
-recorded, on spectrograms that are there already or are made of a batch's waveforms; and with its kernels launched one
-by one. Its operations are counted by torch, three times those of the model's forward pass. *From memory* is what
-``audiovae encode`` does with decoded pieces: to the card in batches, and latents back. ``--profile`` lists the
-operations of a training step by the time that the card spends in them.
+Times are medians, of CUDA events where only the card works. The training step is the trainer's own, on spectrograms
+that are there already or are made from a batch's waveforms: with its passes recorded, as the trainer has them, and with
+kernels launched one by one. Its operations are taken as three times those of the model's forward pass, which torch
+counts. *From memory* is what ``audiovae encode`` does with decoded pieces: to the card in batches, and latents back.
+``--profile`` lists the operations of a training step by the time that the card spends in them.
 """
 
 import argparse
@@ -54,7 +54,7 @@ PIECES = 1500
 
 @dataclass(frozen=True)
 class Card:
-    """What it can do, as measured."""
+    """What the card can do, as measured."""
 
     name: str
     copied_gb: float

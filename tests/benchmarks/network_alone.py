@@ -1,4 +1,4 @@
-"""Writes a model without principal components, for ``audiovae train --from``: what they are worth, training tells.
+"""Writes a model without principal components, for ``audiovae train --from``, to find out what these are worth.
 
 python tests/benchmarks/network_alone.py base alone.safetensors
 """

@@ -3,13 +3,13 @@
     python tests/benchmarks/reconstruction.py FOLDER... [--clips 40] [--checkpoint FILE] [--compare NAME=FILE]
         [--trained-on FOLDER...] [--out DIR] [--write DOCUMENT]... [--blocks PREFIX]
 
-For each folder (for instance corpus/music/test and corpus/notes/test of the recipes in data/), of clips spread evenly
-over it. Blocks of a document: reconstruction (models and ceilings), models (the lecture's claims side by side), truth
-(how far from it in-betweens are, in short), in-betweens (tones of different pitch, models and controls), chords (whose
-notes move by intervals of their own), phrases (of different pitches and rhythms), transposed (clips and the same clips
-transposed); each, under a prefix if one is given, is written where a document has it. Block trained-on: how far from
-the clips as many seconds of sounds are that were trained on, spread evenly over those folders, as new sounds have: what
-these can hope for.
+It measures --clips of each folder, spread evenly (for instance of corpus/music/test and corpus/notes/test, by the
+recipes in data/). Each block is written, under a prefix if one is given, where a document has it: reconstruction
+(models and ceilings), models (the lecture's claims side by side), truth (how far in-betweens are from it, in short),
+in-betweens (tones of different pitch, models and controls), chords (whose notes move by intervals of their own),
+phrases (of different pitches and rhythms), transposed (clips and the same clips transposed). Block trained-on tells
+what new sounds can hope for: how far from the clips real sounds are that were trained on, of the same length in all,
+spread evenly over the folders of --trained-on.
 ``audiovae/evaluation`` says what the columns mean. Measures of clips are kept in --out: stop it, run it again, it goes
 on.
 """

@@ -6,8 +6,9 @@
 data/, and measures those; by default the stereo clips of data/examples are. Magnitudes are the true ones, those of the
 true bands, or the model's; the phases come from Griffin-Lim at the default quality. Means over clips.
 
-The mono sum's error is the log-mel error of (L + R) / 2 against the target's; the comb error what of that is more than
-the same synthesis makes of a mono recording of (L + R) / 2. Middle and side are two mono recordings, added again.
+The mono sum's error is the log-mel error of (L + R) / 2 against the target's. The comb error is by how much it exceeds
+the error that the same synthesis makes with a mono recording of (L + R) / 2. *Middle and side* treats them as two mono
+recordings, and adds the results.
 """
 
 import argparse

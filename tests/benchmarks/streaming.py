@@ -4,8 +4,9 @@
 
 CPU time on one thread. The recording is the clips (by default the stereo ones of data/examples) joined, over and over,
 for --minutes. Spectral convergence is that of the sound's STFT magnitudes to those of the decoder, over 20 s and over
-the three frames around each join alone. --level: every recording of five minutes that the files of a folder make in
-the order of their names is decoded whole, and its level compared with the estimate that a long stream begins with.
+the three frames around each join alone. With --level, the files of a folder are joined, in the order of their names, to
+recordings of five minutes; each is decoded whole, and its level compared with the estimate that a long stream starts
+with.
 """
 
 import argparse
