@@ -93,7 +93,7 @@ def find_voices(
         middle, sounds = _best_pitches(a, b, found, apart, scale)
         if not sounds.any():
             break
-        found.append(_Pair(*_refined(a, b, *(middle + its for its in _halves(apart))), sounds))
+        found.append(_Pair(*_refined(a, b, *(middle + half for half in _halves(apart))), sounds))
     voices = _leaving(a, b, found, above) if found else Voices.none(2, len(above))
     return voices.at((torch.arange(len(above_semitones)) / POOLED).floor())
 
@@ -126,7 +126,7 @@ def _best_of_intervals(a: Partials, b: Partials) -> Float[Tensor, "frames interv
     best = torch.zeros(2 * LARGEST_STEPS + 1, a.shape[1])
     above, weights = HARMONIC_STEPS.round().long().numpy(), HARMONIC_WEIGHTS.numpy()
     for apart, greatest in enumerate(best.numpy(), start=-LARGEST_STEPS):
-        in_a, in_b = (ROOM + its for its in _halves(apart))
+        in_a, in_b = (ROOM + half for half in _halves(apart))
         product = a[in_a : in_a + steps] * b[in_b : in_b + steps]
         compiled_pitch.greatest_harmonic_sums(product.numpy(), PITCHES, above, weights, greatest)
     return best[:, :frames].mT.contiguous()
@@ -137,7 +137,7 @@ def _best_pitches(
 ) -> tuple[Pitches, Bool[Tensor, " frames"]]:
     """The pitches half way between both sounds whose harmonics coincide best at these intervals; and where they do."""
     blocks = zip(_left_in_blocks(a, b, found), apart.split(BLOCK), strict=True)
-    sums = averaged(torch.cat([_at_interval(*left, its) for left, its in blocks])) / scale[:, None]
+    sums = averaged(torch.cat([_at_interval(*left, steps) for left, steps in blocks])) / scale[:, None]
     middle = best_way(sums)
     there = _mean_over(sums.gather(1, middle[:, None])[:, 0], JUDGED_FRAMES)
     return middle.float(), there > LEAST_STRENGTH
@@ -146,7 +146,7 @@ def _best_pitches(
 def _at_interval(a: Partials, b: Partials, apart: Int[Tensor, " frames"]) -> Float[Tensor, "frames pitches"]:
     """How well harmonics coincide at each pitch half way between both, at one interval a frame."""
     middle = torch.arange(len(a))[:, None].float()
-    in_a, in_b = (_at(one, middle + its) for one, its in zip((a, b), _halves(apart), strict=True))
+    in_a, in_b = (_at(sound, middle + half) for sound, half in zip((a, b), _halves(apart), strict=True))
     return _harmonic_sums(in_a * in_b).mT
 
 
@@ -159,8 +159,8 @@ def _harmonic_sums(partials: Partials) -> Float[Tensor, "pitches frames"]:
     """Of each pitch what there is at its harmonics."""
     sums = partials[:PITCHES].clone()
     for first, weight in zip(HARMONIC_STEPS[1:].round().long().tolist(), HARMONIC_WEIGHTS[1:].tolist(), strict=True):
-        its = partials[first : first + PITCHES]
-        sums[: len(its)].add_(its, alpha=weight)
+        harmonic = partials[first : first + PITCHES]
+        sums[: len(harmonic)].add_(harmonic, alpha=weight)
     return sums
 
 

@@ -142,7 +142,7 @@ def decode(
     debug: options.DebugOption = False,
 ) -> None:
     """Turn a dataset of latents, or a part of it, into audio again; a run can be stopped any time."""
-    from audiovae.cli.sound_folder import describe_codec, say_gains
+    from audiovae.cli.sound_folder import describe_codec
     from audiovae.codec import load
     from audiovae.encoding.restore import audio_names, choose, decode_dataset, facts_of, find_latents
 
@@ -172,12 +172,20 @@ def decode(
         )
     gain_db = dict(zip(left, gains_db, strict=True))
     made = [{"name": name, "gain_db": gain_db.get(name)} for name in stored if (out / name).exists()]
+    facts = {"settings": settings, "files": made, "written": [str(out / one["name"]) for one in made]}
+    facts = describe_codec(codec) | facts | {"failures": failures}
+    _finish_decoding(report, out, facts, done_before=len(stored) - len(left))
+
+
+def _finish_decoding(report: Report, out: Path, facts: dict[str, Any], *, done_before: int) -> None:
+    from audiovae.cli.sound_folder import say_gains
+
+    made, failures = facts["files"], facts["failures"]
     tell_failures([f"{reason} (encode --redo all makes it anew)" for reason in failures])
     say_gains(report, made)
-    facts = {"settings": settings, "files": made, "written": [str(out / one["name"]) for one in made]}
     line = f"wrote {out}: {len(made)} recording{'s' * (len(made) != 1)}"
-    line += f", {len(stored) - len(left)} of them done before" if len(left) < len(stored) else ""
+    line += f", {done_before} of them done before" if done_before else ""
     line += f", {len(failures)} failed" if failures else ""
-    report.finish(line, describe_codec(codec) | facts | {"failures": failures})
+    report.finish(line, facts)
     if failures:
         raise typer.Exit(1)

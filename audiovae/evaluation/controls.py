@@ -56,7 +56,7 @@ def _aligned_bands(
     ends = [codec.spectrogram(sound[None].to(codec.device))[0, 0].cpu() for sound in (a, b)]
     times = common_times(best_lags(*(onset_strength([end]) for end in ends))[None])
     compared = PitchComparison(codec.config.spectrogram)
-    compared.add(*(read(end, its) for end, its in zip(ends, times, strict=True)))
+    compared.add(*(read(end, its_times) for end, its_times in zip(ends, times, strict=True)))
     interval = compared.above_semitones()
     voices = compared.voices(interval)
     in_one = _bands_between(ends, times, interval, Voices.none(2, len(interval)), weights, codec)

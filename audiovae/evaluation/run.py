@@ -81,14 +81,14 @@ def with_baselines(codec: Codec, others: Mapping[str, Codec]) -> dict[str, Codec
     name = "VAE" if codec.config.model.variational else "autoencoder"
     pca = pca_codec(codec)
     reserved = {name, PCA, TARGET, TRUE_BANDS, TRUE_MAGNITUDES, TRUTH, *CONTROLS}
-    for other, its in others.items():
-        if other in reserved:
-            raise InputError(f"--compare {other}: the name is taken, give it another")
-        if "," in other:  # "VAE, linear" is a way of a model
-            raise InputError(f"--compare {other}: a name without a comma is needed")
-        if _stft(its) != _stft(codec):
+    for other_name, other in others.items():
+        if other_name in reserved:
+            raise InputError(f"--compare {other_name}: the name is taken, give it another")
+        if "," in other_name:  # "VAE, linear" is a way of a model
+            raise InputError(f"--compare {other_name}: a name without a comma is needed")
+        if _stft(other) != _stft(codec):
             raise InputError(
-                f"--compare {other}: works on {_stft(its)}, the model in question on {_stft(codec)}; "
+                f"--compare {other_name}: works on {_stft(other)}, the model in question on {_stft(codec)}; "
                 "they can't be compared frame by frame"
             )
     return {name: codec} | ({PCA: pca} if pca else {}) | dict(others)

@@ -74,9 +74,9 @@ class Phrase:
 
     def between(self, other: "Phrase", weight: float) -> "Phrase":
         """The true in-between: every note between its two, and at the time between."""
-        notes = (one.between(its, weight) for one, its in zip(self.notes, other.notes, strict=True))
+        notes = (mine.between(its, weight) for mine, its in zip(self.notes, other.notes, strict=True))
         both = zip(self.onsets_seconds, other.onsets_seconds, strict=True)
-        return Phrase(tuple(notes), tuple((1 - weight) * one + weight * its for one, its in both))
+        return Phrase(tuple(notes), tuple((1 - weight) * mine + weight * its for mine, its in both))
 
     def waveform(self, sample_rate: int) -> Float[Tensor, "1 samples"]:
         """Its sound, ``PHRASE_SECONDS`` long."""
@@ -97,7 +97,7 @@ class Chord:
 
     def between(self, other: "Chord", weight: float) -> "Chord":
         """The true in-between: every note between its two."""
-        return Chord(tuple(one.between(its, weight) for one, its in zip(self.notes, other.notes, strict=True)))
+        return Chord(tuple(mine.between(its, weight) for mine, its in zip(self.notes, other.notes, strict=True)))
 
     def waveform(self, sample_rate: int) -> Float[Tensor, "1 samples"]:
         """Its sound, ``SECONDS`` long."""
@@ -136,8 +136,8 @@ def phrase_pairs(count: int) -> Iterator[tuple[Phrase, Phrase]]:
         middles, halves = random.uniform(7.7, 9.2, notes), random.uniform(-2.5, 2.5, notes) / 12
         pitches = middles - halves, middles + halves
         sounds = (
-            tuple(replace(instrument, pitch_octaves=float(pitch)) for pitch in its)
-            for instrument, its in zip(instruments, pitches, strict=True)
+            tuple(replace(instrument, pitch_octaves=float(pitch)) for pitch in melody)
+            for instrument, melody in zip(instruments, pitches, strict=True)
         )
         yield Phrase(next(sounds), first), Phrase(next(sounds), last)
 
