@@ -41,7 +41,7 @@ PACKAGE = DATA.parent / "audiovae"
 RECIPES = ("corpus", "midi", "notes", "pack", "parts", "render", "scores", "soundfont")
 WHEELS = ("soundfile>=0.13,<1", "soxr>=1.0,<2", "pydantic>=2.11,<3")
 WHEELS_ALONE = ("tinysoundfont>=0.3.7,<1",)  # it asks for pyaudio, which only live sound needs
-NOT_CARRIED = ("numpy-*.whl",)  # came as a need of soxr; torch is of no use without, so it is there
+NOT_CARRIED = ("numpy-*.whl",)  # downloaded as a dependency of soxr; where torch is, numpy is too
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 OPUS_RATE = 48_000
 VALID_EVERY = 20
@@ -69,7 +69,7 @@ def fetch_wheels(folder: Path) -> None:
 
 
 def in_turn(rows: Sequence[Row]) -> list[Row]:
-    """The excerpts of a corpus, the first of every track before the second of any, tracks in an order by chance."""
+    """The excerpts of a corpus: the first of every track, then the second ones, with tracks in shuffled order."""
     tracks: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["start_seconds"]):
         tracks.setdefault((row["package"], row["track"]), []).append(row)
@@ -124,7 +124,10 @@ def midi_archive(midi: Path) -> bytes:
 
 
 class Bundle:
-    """A zip file that Python can run, and that knows how large it will be. Ogg's serial numbers alone are by chance."""
+    """A zip file that Python can run, and that knows how large it will be.
+
+    The same content gives the same bytes, but for the random serial numbers of Ogg files.
+    """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
@@ -177,7 +180,7 @@ def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
 
 
 def manifest_of(bundle: Path) -> str:
-    """What music a bundle has. Raises InputError if it is none."""
+    """The manifest of a bundle's music. Raises InputError if the file is no bundle."""
     try:
         with zipfile.ZipFile(bundle) as archive:
             return archive.read(MANIFEST).decode()
@@ -186,7 +189,7 @@ def manifest_of(bundle: Path) -> str:
 
 
 def not_in(manifest: str, rows: Sequence[Row]) -> list[Row]:
-    """The excerpts that no row of a manifest is of."""
+    """The excerpts that a manifest doesn't list."""
     there = {json.loads(line)["file"] for line in manifest.splitlines()}
     return [row for row in rows if name_of(row) not in there]
 
@@ -221,8 +224,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--music", type=Path, required=True, metavar="DIR", help="a corpus that music.py made")
     parser.add_argument("--midi", type=Path, help="a folder or .tgz of .mid files")
     parser.add_argument("--fonts", type=Path, nargs="+", default=[], metavar="SOUNDFONT")
-    parser.add_argument("--after", type=Path, metavar="FIRST.pyz", help="only music, such as this bundle doesn't have")
-    parser.add_argument("--wheels", type=Path, default=Path("wheels"), metavar="DIR", help="filled if empty (wheels)")
+    parser.add_argument("--after", type=Path, metavar="FIRST.pyz", help="only music that this bundle doesn't have")
+    parser.add_argument(
+        "--wheels", type=Path, default=Path("wheels"), metavar="DIR", help="of wheels; fetched if none (wheels)"
+    )
     parser.add_argument("--kbps", type=above_zero, default=48.0, help="of the music (default 48)")
     parser.add_argument("--limit-mib", type=above_zero, default=64.0, help="the bundle's largest size (default 64)")
     parser.add_argument("--jobs", type=one_or_more, default=2, help="threads (default 2)")

@@ -50,7 +50,7 @@ def rms(audio: np.ndarray) -> float:
 
 
 def write_flac(path: Path, audio: np.ndarray) -> None:
-    """Write 16-bit FLAC under a temporary name and rename it, so that a file that exists is whole."""
+    """Write 16-bit FLAC, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     peak = float(np.abs(audio).max(initial=0.0))
     samples = np.round(audio / max(peak, 1.0) * 32767).astype(np.int16)
@@ -60,7 +60,7 @@ def write_flac(path: Path, audio: np.ndarray) -> None:
 
 
 def begin_worker() -> None:
-    """In a pool's process: Ctrl-C is the recipe's to answer, and a recipe that was killed has no more to do for it."""
+    """Prepares a process of a pool: it leaves Ctrl-C to the recipe, and ends if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
@@ -90,7 +90,7 @@ def one_or_more(text: str) -> int:
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """One line of what can't be used, or can't be written, for whoever runs a recipe; and of Ctrl-C."""
+    """Ends a recipe with one line about what can't be used or written; or says that it was interrupted."""
     try:
         yield
     except InputError as error:
@@ -120,7 +120,7 @@ def agree(path: Path, recipe: Row) -> None:
 
 
 def recipe_of(options: Namespace, *but: str) -> Row:
-    """All options that decide what is made; of paths, what they lead to is called."""
+    """All options that decide what is made; paths are represented by the names of what they lead to."""
 
     def named(value: Any) -> Any:
         return [named(one) for one in value] if isinstance(value, list) else getattr(value, "name", value)
@@ -159,7 +159,7 @@ def build(
                 out.flush()
             if done % 100 == 0:
                 print(f"{done} of {len(missing)}", flush=True)
-    _write(manifest, rows.values())
+    write_rows(manifest, sorted(rows.values(), key=lambda row: row["file"]))
     print(_summary(list(rows.values())))
 
 
@@ -198,10 +198,10 @@ def read_rows(manifest: Path) -> list[Row]:
     return rows
 
 
-def _write(manifest: Path, rows: Iterable[Row]) -> None:
-    temporary = manifest.with_suffix(".part")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["file"])))
-    temporary.replace(manifest)
+def write_rows(manifest: Path, rows: Iterable[Row]) -> None:
+    """Write a manifest anew, whole or not at all."""
+    with whole_file(manifest, force=True) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -18,7 +18,7 @@ from audiovae.folder_lock import locked
 from audiovae.level import level_db
 from audiovae.training.decoded import DECODED_AUDIO, DECODED_INDEX, Source
 from audiovae.whole_file import whole_file
-from corpus import RECIPE, SAMPLE_RATE, SPLITS, Row, agree, read_rows
+from corpus import RECIPE, SAMPLE_RATE, SPLITS, Row, agree, read_rows, write_rows
 
 MANIFEST = "manifest.jsonl"
 
@@ -52,7 +52,7 @@ class Pack:
         (root / DECODED_INDEX).unlink(missing_ok=True)
         (root / DECODED_AUDIO).touch()
         self.rows = _whole_rows(read_rows(root / MANIFEST), (root / DECODED_AUDIO).stat().st_size)
-        _write_rows(root / MANIFEST, self.rows)
+        write_rows(root / MANIFEST, self.rows)
         self._audio = self._open.enter_context((root / DECODED_AUDIO).open("r+b", buffering=0))
         self._audio.truncate(2 * self.samples)
         self._audio.seek(2 * self.samples)
@@ -112,8 +112,3 @@ def summary(rows: list[Row]) -> str:
 def _whole_rows(rows: list[Row], audio_bytes: int) -> list[Row]:
     """The first rows, as far as their samples are there."""
     return list(takewhile(lambda row: 2 * (row["offset"] + row["samples"]) <= audio_bytes, rows))
-
-
-def _write_rows(path: Path, rows: list[Row]) -> None:
-    with whole_file(path, force=True) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -4,7 +4,7 @@
 
 BUNDLE is an unpacked bundle: music/ (Opus files and their manifest), soundfonts/, midi.tgz. Notes are played by
 every SoundFont, scores in scorings, keys, tempi, dynamics and rooms drawn at random, until the hours are reached.
-One process a core; the same options give the same bytes; a killed rendering goes on where it was.
+One process per core; the same options give the same bytes; a rendering that was killed goes on where it was.
 Nothing of a test split is rendered: neither test works nor tracks are in the corpus.
 """
 
@@ -33,9 +33,9 @@ from pack import Pack, Recording, recording
 
 JOBS_AHEAD = 4  # of each process: it is never idle, and memory stays small
 NOTES_SHARE = 0.25  # of the hours that are rendered
-VALID_SHARE = 0.02  # of the notes, as against the hours for training
+VALID_SHARE = 0.02  # of the notes, relative to the hours for training
 SCORE_SECONDS = 60.0
-SCORES_PLANNED = 10  # times as many as would do if each were as long as it may be
+SCORES_PLANNED = 10  # times as many as would be needed if all had the full length
 REPORT_EVERY_SECONDS = 15.0
 
 

@@ -85,7 +85,7 @@ def render(font: Path, notes: Sequence[Note], programmes: Sequence[int], seconds
     """Play notes with one General MIDI programme a part; return [samples, 2] float32."""
     synth, font_id = _load(font)
     synth.sounds_off()
-    synth.generate(SAMPLE_RATE // 5)  # what still rang
+    synth.generate(SAMPLE_RATE // 5)  # until nothing rings any more
     for part, programme in enumerate(programmes):
         bank_program = (0, 0, True) if programme == DRUMS else (0, programme, False)
         synth.program_select(_channel(part, programme), font_id, *bank_program)
