@@ -127,7 +127,7 @@ class DataConfig(Settings, frozen=True):
     validation_share: Fraction = 0.05
     """Share of files held out, where the data folder has no ``valid`` folder of its own."""
     shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
-    """Share of the segments that is drawn from each of these folders at the top of the data; the rest by length."""
+    """Share of the segments drawn from each of these top folders of the data; the rest is shared out by length."""
     gain_db: Annotated[float, Field(ge=0, le=60)] = 9.0
     """Segments are made louder or quieter by up to this much."""
     pitch_semitones: Annotated[float, Field(ge=0, le=24)] = 3.0
@@ -178,7 +178,7 @@ class TrainingConfig(Settings, frozen=True):
     multi_resolution_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the loss on spectrograms of a half, a quarter and an eighth of the resolution."""
     heard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the errors that are smoothed over bands before they count, as they are heard."""
+    """Share of each error that is smoothed over bands before it counts, as the ear does."""
     log_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the loss on mel bands in units of 20 dB."""
     adversarial_weight: Annotated[float, Field(ge=0)] = 0.0
