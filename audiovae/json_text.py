@@ -10,14 +10,14 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
     A byte of a file name that isn't UTF-8 stands as \\xff.
     """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    return json.dumps(_representable(value), indent=indent, allow_nan=False)
 
 
-def _finite(value: object) -> object:
+def _representable(value: object) -> object:
     if isinstance(value, Mapping):
-        return {_finite(name): _finite(part) for name, part in value.items()}
+        return {_representable(name): _representable(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [_representable(part) for part in value]
     if isinstance(value, str):
         # A file name may hold bytes that are no text, which not every reader takes.
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
