@@ -1,6 +1,8 @@
 """The commands as such: how they start, what they say, what they refuse."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,6 +42,13 @@ print(usage.ru_utime + usage.ru_stime, sorted(heavy), file=sys.stderr)
 def test_as_a_module_it_prints_its_version() -> None:
     ran = python("-m", "audiovae", "--version")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"audiovae {__version__}\n", "")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str, checkpoint: Path) -> None:
+    command = f"{sys.executable} -m audiovae info {checkpoint} {closed}"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_the_words_of_the_options_are_those_of_the_modules() -> None:

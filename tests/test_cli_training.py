@@ -73,6 +73,18 @@ def test_a_model_is_tuned_only_by_a_config_that_describes_it(quick: Path, music:
     assert "leave out CONFIG, --out, --from and --force" in misuse("train", "--resume", run, "--from", start)
 
 
+def test_a_tuned_model_says_what_it_had_learnt_before(quick: Path, music: Path, tmp_path: Path) -> None:
+    def data(run: Path) -> str:
+        return json.loads(call("info", run / "model.safetensors", "--json").stdout)["data"]
+
+    first, tuned = tmp_path / "first", tmp_path / "tuned"
+    words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")
+    assert call(*words, first).exit_code == call(*words, tuned, "--from", first / "model.safetensors").exit_code == 0
+    assert data(tuned) == f"{data(first)}; tuned on {data(first)}"
+    assert call("train", "--resume", tuned, "--set", "training.steps=3", "--device", "cpu").exit_code == 0
+    assert data(tuned) == f"{data(first)}; tuned on {data(first)}"
+
+
 def test_a_vaes_weights_make_an_autoencoder_and_not_the_other_way_round(quick: Path, music: Path, tmp_path: Path):
     run, start = tmp_path / "run", save_tiny(tmp_path / "tiny.safetensors")
     words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out")

@@ -13,7 +13,7 @@ from tiny_codec import save_tiny
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
-from audiovae.evaluation import records, run
+from audiovae.evaluation import records, report, run
 from audiovae.evaluation.in_betweens import Rows, ways_of
 from audiovae.evaluation.summary import Summary
 
@@ -99,6 +99,19 @@ def test_another_evaluations_report_is_kept_without_force(checkpoint: Path, clip
     work(*first, "--quality", "standard", "--force")
     after = json.loads((out / "report.json").read_bytes())
     assert after["clips"] != before["clips"] and after["settings"]["quality"] == "standard"
+
+
+def test_a_report_without_its_page_is_gone_on_with(
+    checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    words = evaluate(clips, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "page", full)
+        assert refuse(*words).endswith("No space left on device")
+    assert work(*words) == f"wrote {tmp_path}/out/report.html, {tmp_path}/out/report.json: 2 clips"
 
 
 def test_a_page_that_is_not_ours_is_kept(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

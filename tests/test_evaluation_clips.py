@@ -1,9 +1,11 @@
 """What of which files is evaluated, and what it is called."""
 
+import io
 import math
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from conftest import silence, tone
 from tiny_codec import save_tiny
@@ -13,6 +15,7 @@ from audiovae.codec import Codec, load
 from audiovae.evaluation import in_betweens
 from audiovae.evaluation.clips import Clip, find_clips, load_clip
 from audiovae.evaluation.in_betweens import transposed_in_betweens
+from audiovae.evaluation.records import _mp3
 
 RATE = 44_100
 
@@ -43,6 +46,13 @@ def test_a_clip_that_begins_with_silence_is_transposed_where_it_sounds(
     rows = transposed_in_betweens({"VAE": codec}, [clip], advance=lambda: None)
     assert rows["truth"]["truth_relative_error"].mean == 0.0
     assert math.isfinite(rows["VAE"]["truth_relative_error"].mean)
+
+
+@pytest.mark.parametrize("rate", [40_000, 96_000])
+def test_sounds_of_a_rate_that_mp3_has_not_can_be_played(rate: int) -> None:
+    made = _mp3(tone(samples=rate, sample_rate=rate), rate)
+    sound, written = soundfile.read(io.BytesIO(made.numpy().tobytes()))
+    assert written in (44_100, 48_000) and len(sound) == pytest.approx(written, rel=0.01)
 
 
 def test_folders_and_files_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:

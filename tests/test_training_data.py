@@ -1,6 +1,7 @@
 """The cache of a folder."""
 
 import json
+import os
 import resource
 import sys
 import threading
@@ -117,6 +118,15 @@ class TestCache:
         second = open_cache(folder, tmp_path / "cache", CONFIG)
         assert first.sources[0].samples == 44_100
         assert second.sources[0].samples == 33_075
+
+    def test_another_folder_that_looks_the_same_is_another_cache(self, tmp_path) -> None:
+        for name, frequency_hz in (("low", 300.0), ("high", 3000.0)):
+            write_tone(tmp_path / name / "0.wav", frequency_hz=frequency_hz)
+            os.utime(tmp_path / name / "0.wav", (0, 0))  # as in an archive
+        low, high = (open_cache(tmp_path / name, tmp_path / "cache", CONFIG) for name in ("low", "high"))
+        assert low.audio != high.audio
+        (tmp_path / "low").rename(tmp_path / "moved")
+        assert open_cache(tmp_path / "moved", tmp_path / "cache", CONFIG).audio == low.audio
 
     def test_what_changed_is_told_and_the_older_cache_is_replaced(self, folder, tmp_path, caplog) -> None:
         other = open_cache(folder, tmp_path / "cache", with_rate(48_000))

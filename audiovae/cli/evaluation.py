@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from audiovae.cli import options
-from audiovae.cli.report import Report, tell_failures
+from audiovae.cli.report import Report, one_line, tell_failures
 
 if TYPE_CHECKING:
     from audiovae.evaluation.run import Evaluation
