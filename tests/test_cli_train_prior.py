@@ -13,8 +13,11 @@ from tiny_codec import save_tiny
 from tiny_training import trained
 
 from audiovae.audio import Audio
-from audiovae.checkpoint import load_checkpoint, save_checkpoint
+from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
+from audiovae.config import Config
 from audiovae.model.flow import Flow
+from audiovae.model.prior import Prior
+from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training import prior
 from audiovae.training.data import open_cache
@@ -192,7 +195,33 @@ def test_a_prior_goes_on_with_the_kinds_that_its_flow_knows(
     work(*words, "--minutes", 0)
     monkeypatch.setattr(prior, "fit_mixture", lambda *_: pytest.fail("fitted once more"))
     assert work(*words, "--steps", 6).startswith("wrote ")
-    assert "of other training data, --segments or --set: " in refuse(*words, "--steps", 8, "--segments", 3)
+    assert "of other training data, --flow, --segments or --set: " in refuse(*words, "--steps", 8, "--segments", 3)
+
+
+def test_a_tuned_model_goes_on_from_the_flow_of_another(
+    quick: Path, music: Path, tmp_path: Path, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, tuned = trained(quick, music, tmp_path / "first"), tmp_path / "tuned"
+    words = ("train", quick, "--data", music, "--device", "cpu", "--set", "training.steps=2", "--out", tuned)
+    assert call(*words, "--from", first / "model.safetensors", "--set", "model.variational=false").exit_code == 0
+    words = ("train-prior", tuned, "--device", "cpu", "--quiet", "--flow", first / "model.safetensors")
+    assert refuse(*words) == f"{first}/model.safetensors: its prior has no flow to begin with"
+    work("train-prior", first, "--device", "cpu", "--quiet", "--steps", 24)
+    other = Config.from_toml(quick, ["model.latent_channels=4"])
+    save_checkpoint(tmp_path / "other.safetensors", model=VAE(other), prior=Prior.standard(4), facts=Facts())
+    assert "its model.latent_channels is 4, not 8" in refuse(*words[:-1], tmp_path / "other.safetensors")
+    began = []
+
+    def step(trainer: prior.FlowTrainer) -> torch.Tensor:
+        began.append({name: weight.clone() for name, weight in trainer.flow.named_parameters()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prior.FlowTrainer, "step", step)
+    refuse(*words, code=130)
+    flow = load_checkpoint(first / "model.safetensors").prior.flow
+    assert flow is not None
+    kinds = "condition.of_kind.weight"  # they are others
+    assert all(torch.equal(began[0][name], weight) for name, weight in flow.named_parameters() if name != kinds)
 
 
 def test_a_prior_that_learnt_nothing_is_not_taken(

@@ -25,6 +25,15 @@ def train_prior(
         Path | None,
         options.PathOption("--from", metavar="FILE", help="The model; bundled is the one in the package."),
     ] = None,
+    flow_of: Annotated[
+        Path | None,
+        options.PathOption(
+            "--flow",
+            metavar="FILE",
+            help="Go on from this model's flow: for one that was tuned, --flow bundled saves most of the steps.",
+            show_default="the model's own",
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps in all; with more, a finished prior goes on.", show_default="6000")
     ] = None,
@@ -59,6 +68,7 @@ def train_prior(
     if other := next((one for one in overrides or [] if not one.strip().startswith("data.")), None):
         raise typer.BadParameter(f"{other}: a prior has no settings but those of data", param_hint="--set")
     training.require(device)
+    flow = training.load_start(flow_of) if flow_of else None
     report = Report(as_json=as_json, quiet=quiet)
     if start is None:
         run = training.resumed_run(folder, overrides or [], data=data, cache=cache)
@@ -74,7 +84,9 @@ def train_prior(
             encoded=advance,
             stepped=lambda at: advance(at.step, at.steps, _prior_figures(at)),
         )
-        outcome = train_its_prior(run, steps=steps, segments=segments, minutes=minutes, device=device, watch=watch)
+        outcome = train_its_prior(
+            run, steps=steps, segments=segments, minutes=minutes, device=device, flow_of=flow, watch=watch
+        )
     _finish_prior(folder, outcome, report)
 
 

@@ -23,7 +23,14 @@ from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, fit_mixture, latents_
 from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import is_cpu
 from audiovae.training.older_caches import in_use
-from audiovae.training.run import PRIOR_STATE, PRIOR_STATES, Run, data_words, remove_abandoned
+from audiovae.training.run import (
+    PRIOR_STATE,
+    PRIOR_STATES,
+    Run,
+    data_words,
+    refuse_another_model,
+    remove_abandoned,
+)
 from audiovae.training.state import MODEL_FILE, Parts, load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -77,6 +84,8 @@ class _Task:
     settings: TrainingConfig
     segments: int
     device: torch.device
+    begin_with: Prior
+    """Whose flow is trained further, if it has one."""
 
 
 def train_prior(
@@ -86,15 +95,17 @@ def train_prior(
     segments: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
+    flow_of: Checkpoint | None = None,
     watch: PriorWatch = PriorWatch(),
 ) -> PriorOutcome:
     """Fits a mixture to the run's data, trains a flow, and gives both to the run's newest model if they are any good.
 
-    The flow learns from so many segments of 3 s, and goes on from the one that the model has, if it has one. Called
-    again, training goes on where it was; after ``minutes``, encoding included, it saves its state and ends. What the
-    model gets is what was best on held-out sounds.
+    The flow learns from so many segments of 3 s. It goes on from that of the model ``flow_of``, which the run's may be
+    tuned from, or from the run's own, if there is one. Called again, training goes on where it was; after ``minutes``,
+    encoding included, it saves its state and ends. What the model gets is what was best on held-out sounds.
 
-    Raises InputError for a run without a model or whose data have changed, and when it is interrupted.
+    Raises InputError for a run without a model or whose data have changed, for a ``flow_of`` without a flow or of other
+    latents, and when it is interrupted.
     """
     ends_at = None if minutes is None else time.monotonic() + 60 * minutes
     settings = SETTINGS.model_copy(update={"steps": steps or SETTINGS.steps})
@@ -109,7 +120,8 @@ def train_prior(
         cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
         watch.opened(cache)
         on = torch.device("cpu" if is_cpu(device) else "cuda")
-        task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on)
+        begin_with = _checked(flow_of, run) if flow_of else checkpoint.prior
+        task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on, begin_with)
         with in_use(cache.audio):
             trainer, held_out = _trainer(task, watch)
         _resume(trainer, state)
@@ -119,6 +131,15 @@ def train_prior(
             prior, facts = trainer.mixture.with_flow(trainer.best.cpu()), _facts(task, error)
             save_checkpoint(run.folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
     return PriorOutcome(step, step >= settings.steps, error, error < 1)
+
+
+def _checked(flow_of: Checkpoint, run: Run) -> Prior:
+    # An autoencoder may be tuned from a VAE.
+    alike = flow_of.config.with_overrides([f"model.variational={str(run.config.model.variational).lower()}"])
+    refuse_another_model(run.config, alike, flow_of.source)
+    if flow_of.prior.flow is None:
+        raise InputError(f"{flow_of.source}: its prior has no flow to begin with")
+    return flow_of.prior
 
 
 def _remove_states_but(state: Path) -> None:
@@ -142,7 +163,7 @@ def _facts(task: _Task, error: float) -> Facts:
 
 def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
     """A trainer at its start, and the held-out examples; where nothing is held out, these are training sounds, too."""
-    prior, cache = task.checkpoint.prior, task.cache
+    cache = task.cache
     model, spectrogram = task.checkpoint.model.to(task.device), Spectrogram(task.run.config.spectrogram).to(task.device)
 
     def encoded(split: str, count: int) -> Float[Tensor, "segments latent_channels latent_frames"]:
@@ -153,7 +174,7 @@ def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
     training = Examples(latents, _kinds(latents, mixture))
     latents = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
     held_out = Examples(latents, _kinds(latents, mixture))
-    flow = _flow(prior, training, task.settings.seed)
+    flow = _flow(task.begin_with, training, task.settings.seed)
     training, held_out = (_normalised(examples, flow).to(task.device) for examples in (training, held_out))
     flow, importance = flow.to(task.device), model.components.scale
     return FlowTrainer(flow, training, mixture=mixture, importance=importance, settings=task.settings), held_out
@@ -173,7 +194,7 @@ def _kinds(latents: Tensor, mixture: Prior) -> Int[Tensor, " segments"]:
 
 
 def _flow(prior: Prior, training: Examples, seed: int) -> Flow:
-    """The model's own flow, which knows much already, moved to the kinds of these data; a new one if there is none."""
+    """The prior's flow, which knows much already, moved to the kinds of these data; a new one if there is none."""
     if prior.flow is None:
         torch.manual_seed(seed)
         flow = Flow(training.latents.shape[1], kinds=COMPONENTS)
@@ -199,7 +220,8 @@ def _resume(trainer: FlowTrainer, state: Path) -> None:
     trainer.position = load_state(state, trainer.parts())
     if not all(torch.allclose(learnt[name], saved, atol=1e-3) for name, saved in trainer.flow.named_buffers()):
         raise InputError(
-            f"{state}: of other training data, --segments or --set: give those again, or remove it to begin with these"
+            f"{state}: of other training data, --flow, --segments or --set: give those again, or remove it "
+            "to begin with these"
         )
 
 
