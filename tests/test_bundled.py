@@ -114,6 +114,14 @@ def test_what_trimming_leaves_keeps_its_own_level(codec: Codec):
     assert level_db(last.waveform, 44100) == pytest.approx(b.level_db, abs=0.1)
 
 
+def test_short_blocks_join_without_a_click(codec: Codec):
+    blocks = list(codec.stream(codec.encode(example("music_box")), block_seconds=0.25))
+    bends = torch.cat(blocks, dim=1)[0].diff(n=2).abs()
+    joins = torch.tensor([block.shape[1] for block in blocks[:-1]]).cumsum(0).tolist()
+    worst = max(float(bends[at - 3 : at + 2].max() / bends[at - 600 : at - 50].max()) for at in joins)
+    assert worst < 2.0  # 0.8; without the fade at joins 6
+
+
 def test_one_stroke_in_a_long_quiet_recording_keeps_its_level(codec: Codec):
     hiss = 1e-3 * noise(samples=60 * 44100)
     for start in (20.0, 41.7):
