@@ -34,6 +34,7 @@ import soxr
 from audiovae.errors import InputError
 from audiovae.whole_file import whole_file
 from corpus import SAMPLE_RATE, Row, above_zero, errors_told, in_order, one_or_more, read_rows
+from midi import check_archive
 from soundfont import check_fonts, origin
 
 DATA = Path(__file__).parent
@@ -114,10 +115,13 @@ def code() -> Iterator[tuple[str, bytes]]:
 def midi_archive(midi: Path) -> bytes:
     """A .tgz of MIDI files as it is, or one made of a folder, the same bytes each time."""
     if midi.is_file():
+        check_archive(midi)
         return midi.read_bytes()
+    names = sorted(path.relative_to(midi).as_posix() for path in midi.rglob("*.mid"))
+    if not names:
+        raise InputError(f"{midi}: no .mid files in it")
     with tempfile.TemporaryDirectory() as scratch:
         tar = Path(scratch, "midi.tgz")
-        names = sorted(path.relative_to(midi).as_posix() for path in midi.rglob("*.mid"))
         options = ["--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "--use-compress-program=gzip -n9"]
         subprocess.run(["tar", "-C", str(midi), *options, "-cf", str(tar), "--", *names], check=True)
         return tar.read_bytes()
@@ -160,11 +164,13 @@ def fixed_parts(options: argparse.Namespace) -> Iterator[tuple[str, bytes, bool]
 
 def write(path: Path, options: argparse.Namespace, pool: Executor) -> str:
     """Write the bundle to a path, and return what is in it, in words. Raises InputError where that does not fit."""
-    before = manifest_of(options.after) if options.after else ""
-    rows = not_in(before, choose(read_rows(options.music / "manifest.jsonl")))
+    before, rows = manifest_of(options.after) if options.after else "", read_rows(options.music / "manifest.jsonl")
+    if not rows or any("start_seconds" not in row for row in rows):
+        raise InputError(f"{options.music}: not a corpus that music.py made")
+    rows = not_in(before, choose(rows))
     if not rows:
-        what = f"nothing that isn't in {options.after}" if options.after else "no manifest of music.py"
-        raise InputError(f"{options.music}: has {what}")
+        what = f"that isn't in {options.after}" if options.after else "to train on"
+        raise InputError(f"{options.music}: has nothing {what}")
     limit = round(options.limit_mib * 2**20)
     with zipfile.ZipFile(path, "w") as archive:
         bundle = Bundle(archive)
@@ -234,6 +240,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.after and (options.midi or options.fonts):
         parser.error("--after makes a bundle of music alone: no --midi, no --fonts")
+    if options.after and options.after.resolve() == options.out.resolve():
+        parser.error("OUT.pyz and --after are the same file")
+    if not 6 <= options.kbps <= 256:
+        parser.error(f"--kbps {options.kbps:g}: Opus has 6 to 256 for a channel")
     if not options.after and not (options.midi and options.fonts):
         parser.error("--midi and --fonts are needed, or --after")
     return options

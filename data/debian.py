@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from audiovae.errors import InputError
+
 INNER_ARCHIVES = (".zip", ".pk3")
 
 
@@ -29,12 +31,15 @@ def unpack(package: str, wanted: str, cache: Path) -> Path:
         return folder
     deb = download(package, cache)
     process = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
-    with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-        for member in archive:
-            if member.isfile():
-                _keep(archive, member, re.compile(wanted), folder)
+    try:
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for member in archive:
+                if member.isfile():
+                    _keep(archive, member, re.compile(wanted), folder)
+    except tarfile.TarError as error:
+        raise InputError(f"{deb}: damaged or cut off: remove it") from error
     if process.wait() != 0:
-        raise OSError(f"dpkg-deb could not read {deb}")
+        raise InputError(f"{deb}: dpkg-deb can't read it: remove it")
     marker.touch()
     return folder
 

@@ -109,7 +109,7 @@ CLIPS = (
         r"/music/.*Peer Gynt.*\.ogg$",
         56.0,
         channels=2,
-        note="the package as a whole is under CC-BY-SA-3.0; the recording's own tags name Musopen",
+        note="the package's content as a whole is under CC-BY-SA-3.0; the recording's own tags name Musopen",
     ),
     Clip(
         "concerto_bach",

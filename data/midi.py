@@ -1,9 +1,11 @@
 """Notes out of a Standard MIDI File, track by track: which part plays a note is kept, its instrument is not."""
 
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiovae.errors import InputError
 from soundfont import Note
 
 DRUM_CHANNEL = 9
@@ -27,11 +29,25 @@ def read(path: Path) -> list[Note]:
     """Return the notes of a file by time; parts are numbered from the highest to the lowest, drums left out."""
     data = path.read_bytes()
     if data[:4] != b"MThd":
-        raise ValueError(f"{path} is not a MIDI file")
+        raise InputError(f"{path}: not a MIDI file")
     ticks_per_quarter = int.from_bytes(data[12:14], "big")
-    events = [event for number, track in enumerate(_tracks(data)) for event in _events(track, number)]
+    try:
+        events = [event for number, track in enumerate(_tracks(data)) for event in _events(track, number)]
+    except IndexError as error:
+        raise InputError(f"{path}: damaged or cut off") from error
     events.sort(key=lambda event: (event.tick, event.tempo == 0, event.velocity))
     return _number_parts(list(_notes(events, ticks_per_quarter)))
+
+
+def check_archive(path: Path) -> None:
+    """Raises InputError for what is no tar archive with MIDI files."""
+    try:
+        with tarfile.open(path) as archive:
+            names = archive.getnames()
+    except tarfile.TarError as error:
+        raise InputError(f"{path}: neither a folder nor a tar archive") from error
+    if not any(name.endswith(".mid") for name in names):
+        raise InputError(f"{path}: no .mid files in it")
 
 
 def _tracks(data: bytes) -> Iterator[bytes]:

@@ -40,14 +40,14 @@ SOURCES = (
     Source("unknown-horizons", 0.05, r"/music/.*\.ogg$", "CC-BY-SA-3.0, Peer Gynt: public domain"),
     Source("flare-game", 0.05, r"/music/.*theme\.ogg$", "CC-BY-SA-3.0"),
     Source("freecol", 0.03, r"/music/.*\.ogg$", "CC-BY-4.0"),
-    Source("supertux-data", 0.07, r"/music/.*\.ogg$", "GPL-2+ or CC-BY-SA"),
-    Source("naev-data", 0.08, r"/music/.*\.ogg$", "per track: GPL-2+, GPL-3, CC-BY-3.0 or CC-BY-SA-3.0"),
+    Source("supertux-data", 0.07, r"/music/.*\.ogg$", "GPL-2+"),
+    Source("naev-data", 0.08, r"/music/.*\.ogg$", "per track: GPL-2+, GPL-3, GPL-3+, CC-BY-3.0 or CC-BY-SA-3.0"),
     Source("singularity-music", 0.05, r"\.ogg$", "CC-BY-SA-3.0"),
     Source("warzone2100-music", 0.07, r"\.opus$", "GPL-2+"),
     Source("ufoai-music", 0.07, r"\.ogg$", "per track: GPL-2, CC-BY-3.0, CC-BY-SA-3.0 or public domain"),
     Source("nexuiz-music", 0.04, r"\.ogg$", "GPL-2+"),
     Source("hedgewars-data", 0.06, r"/Music/.*\.ogg$", "GPL-2"),
-    Source("hyperrogue-music", 0.03, r"/music/.*\.ogg$", "CC-BY-SA-3.0 or CC-BY-SA-4.0"),
+    Source("hyperrogue-music", 0.03, r"/music/.*\.ogg$", "CC-BY-SA-3.0"),
 )
 
 # The clips in data/examples come from these: no model may have trained on what it is shown with.
@@ -141,7 +141,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hours", type=above_zero, default=6.0, help="of audio, all splits together (default 6)")
     parser.add_argument("--seconds", type=above_zero, default=20.0, help="length of an excerpt (default 20)")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/audiovae-debian"), help="keeps the packages")
-    parser.add_argument("--skip", action="append", default=[], metavar="PACKAGE", help="may be repeated")
+    packages = [source.package for source in SOURCES]
+    parser.add_argument(
+        "--skip", action="append", default=[], choices=packages, metavar="PACKAGE", help="may be repeated"
+    )
     parser.add_argument("--jobs", type=one_or_more, default=2, help="threads (default 2)")
     return parser.parse_args()
 

@@ -215,6 +215,7 @@ def main() -> None:
         folder = arguments.midi
         if folder.is_file():
             folder = Path(scratch)
+            midi.check_archive(arguments.midi)
             with tarfile.open(arguments.midi) as archive:
                 archive.extractall(folder, filter="data")
         pieces = sorted(folder.rglob("*.mid"))

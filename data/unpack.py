@@ -7,6 +7,7 @@ Needs no network. A run that was killed goes on where it was. This file lies in 
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -17,13 +18,13 @@ import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-CHECKSUM = "bundle.sha256"
+CHECKSUM, MANIFEST = "bundle.sha256", "music/manifest.jsonl"
 
 
 def unpack(archives: list[Path], folder: Path) -> None:
     """Unpack under a temporary name, so that a folder that exists is whole; nothing is done if it is these bundles'.
 
-    The manifest of a later bundle has the rows of those before it too, and takes its place.
+    The manifest of a later bundle has the rows of those before it too: all are needed, in whatever order.
     """
     checksum = "\n".join(hashlib.sha256(archive.read_bytes()).hexdigest() for archive in archives)
     if (folder / CHECKSUM).exists() and (folder / CHECKSUM).read_text() == checksum:
@@ -31,9 +32,14 @@ def unpack(archives: list[Path], folder: Path) -> None:
     partial = folder.with_name("bundle.part")
     for old in (folder, partial):
         shutil.rmtree(old, ignore_errors=True)
+    rows: dict[str, str] = {}
     for archive in archives:
         with zipfile.ZipFile(archive) as members:
             members.extractall(partial)
+            rows |= {json.loads(row)["file"]: row for row in members.read(MANIFEST).decode().splitlines()}
+    if missing := next((file for file in rows if not (partial / "music" / file).exists()), None):
+        sys.exit(f"error: {missing} is in none of these bundles: a later one needs all before it (--more)")
+    (partial / MANIFEST).write_text("".join(f"{row}\n" for row in rows.values()))
     (partial / CHECKSUM).write_text(checksum)
     partial.rename(folder)
 

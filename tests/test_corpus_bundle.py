@@ -200,6 +200,7 @@ def test_a_second_bundle_brings_the_music_that_the_first_has_no_room_for(
 
 def test_a_second_bundle_is_rendered_with_the_first(inputs: list[str], bundle: Path, tmp_path: Path) -> None:
     import bundle as recipe
+    import unpack
 
     first, second = tmp_path / "first.pyz", tmp_path / "second.pyz"
     recipe.main([str(first), *inputs, "--limit-mib", str((bundle.stat().st_size - 1) / 2**20)])
@@ -209,6 +210,46 @@ def test_a_second_bundle_is_rendered_with_the_first(inputs: list[str], bundle: P
     result = unpack_and_render(first, tmp_path / "corpus", "--more", str(second))
     assert result.returncode == 0, result.stderr
     assert sum(row["file"].startswith("music/") for row in rows_of(tmp_path / "corpus")) == 4
+    with pytest.raises(
+        SystemExit, match=r"error: train/.* is in none of these bundles: a later one needs all before it"
+    ):
+        unpack.unpack([second], tmp_path / "alone")
+
+
+def test_bundles_that_know_nothing_of_each_other_are_put_together(bundle: Path, tmp_path: Path) -> None:
+    import unpack
+
+    with zipfile.ZipFile(bundle) as archive:
+        rows = archive.read("music/manifest.jsonl").decode().splitlines()
+        files = [f"music/{json.loads(row)['file']}" for row in rows]
+        for name, part in (("a", slice(0, 2)), ("b", slice(1, 3)), ("c", slice(3, None))):
+            with zipfile.ZipFile(tmp_path / name, "w") as made:
+                made.writestr("music/manifest.jsonl", "".join(f"{row}\n" for row in rows[part]))
+                for file in files[part]:
+                    made.writestr(file, archive.read(file))
+    unpack.unpack([tmp_path / name for name in "cab"], tmp_path / "all")
+    there = (tmp_path / "all" / "music" / "manifest.jsonl").read_text().splitlines()
+    assert sorted(there) == sorted(rows)
+
+
+def test_what_could_not_be_rendered_elsewhere_is_no_bundle(inputs: list[str], bundle: Path, tmp_path: Path) -> None:
+    import bundle as recipe
+    import midi
+
+    (tmp_path / "x.tgz").write_text("no archive")
+    (tmp_path / "cut.mid").write_bytes(b"MThd" + bytes(10) + b"MTrk" + (9).to_bytes(4, "big") + b"\0\x90")
+    (tmp_path / "empty").mkdir()
+    for midi_files, reason in (("x.tgz", "neither a folder nor a tar archive"), ("empty", "no .mid files in it")):
+        with pytest.raises(InputError, match=f"{midi_files}: {reason}$"):
+            recipe.midi_archive(tmp_path / midi_files)
+    with pytest.raises(InputError, match=r"cut\.mid: damaged or cut off$"):
+        midi.read(tmp_path / "cut.mid")
+    for words in (["--after", str(bundle)], ["--kbps", "300", *inputs[2:]]):
+        with pytest.raises(SystemExit) as end:
+            recipe.main([str(bundle), *inputs[:2], *words])
+        assert end.value.code == 2
+    with pytest.raises(SystemExit, match=r"not a corpus that music\.py made$"):
+        recipe.main([str(tmp_path / "new.pyz"), "--music", str(tmp_path), "--after", str(bundle)])
 
 
 def test_bundle_that_has_no_room_for_music_is_refused_in_one_line(inputs: list[str], tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def times_real_time(work: Callable[[], object], runs: int = 7) -> float:
 
 def ten_seconds(paths: list[Path], rate: int) -> Audio:
     clips = [Audio.load(path).resample(rate).waveform.mean(0, keepdim=True) for path in paths]
-    return Audio(torch.cat(clips, dim=1)[:, : SECONDS * rate], rate)
+    joined = torch.cat(clips, dim=1)
+    return Audio(joined.repeat(1, -(-SECONDS * rate // joined.shape[1]))[:, : SECONDS * rate], rate)
 
 
 def stages(codec: Codec, clip: Audio) -> dict[str, Callable[[], object]]:

@@ -1,6 +1,6 @@
 """Stereo: ways to find the channels' phases, by what becomes of the image and of the mono sum.
 
-    python tests/benchmarks/stereo.py [CLIP...] [--cut FOLDER --cache ~/.cache/audiovae-debian] [--write README.md]
+    python tests/benchmarks/stereo.py [CLIP...] [--cut FOLDER --cache ~/.cache/audiovae-debian] [--write FILE]
 
 --cut makes eight clips of 8 s, from near mono to unrelated channels, of tracks that are in no training corpus of
 data/, and measures those; by default the stereo clips of data/examples are. Magnitudes are the true ones, those of the

@@ -1,6 +1,6 @@
 """Streaming: how long until the first block, how fast after that, how good beside the whole, and in what memory.
 
-    python tests/benchmarks/streaming.py [CLIP...] [--level FOLDER...] [--minutes 60] [--write README.md]
+    python tests/benchmarks/streaming.py [CLIP...] [--level FOLDER...] [--minutes 60] [--write FILE]
 
 CPU time on one thread. The recording is the clips (by default the stereo ones of data/examples) joined, over and over,
 for --minutes. Spectral convergence is that of the sound's STFT magnitudes to those of the decoder, over 20 s and over
