@@ -113,8 +113,8 @@ class Codec:
         """What ``decode`` returns, in blocks: the same samples, if the blocks have the default length.
 
         Memory and the time to the first block depend on ``block_seconds``, at least 0.1, not on the recording's
-        length. Short blocks cost more, since each has to be made with half a second around it in all; their phases, which
-        nobody knows, come out otherwise. Raises InputError if another model made the latents, or for a bad option.
+        length. Short blocks cost more, since each has to be made with half a second around it in all; their phases come
+        out otherwise, as nobody knows them. Raises InputError if another model made the latents, or for a bad option.
         """
         self._check(latents)
         if quality not in ITERATIONS:

@@ -3,9 +3,9 @@
     python tests/benchmarks/polyphony.py MIDI_FOLDER SOUNDFONT [--scores 20] [--write tests/benchmarks/in_betweens.md]
 
 Five seconds of each of --scores works that were not trained on (data/scores.py), two to four of whose parts are played,
-in a scoring drawn at random. Every part is played alone; a phase vocoder (librosa's) transposes it by up to 2.5 semitones
-one way for the first end, and by as much the other way for the last, so that what lies between them is known. Both ends
-have the same rhythm and instruments, but different harmony.
+in a scoring drawn at random. Every part is played alone; a phase vocoder (librosa's) transposes it, by up to 2.5
+semitones one way for the first end, and by as much the other way for the last, so that what lies between is known.
+Both ends have the same rhythm and instruments, but different harmony.
 """
 
 import argparse
