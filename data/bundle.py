@@ -5,7 +5,7 @@
 There `python3 corpus.pyz OUT` unpacks and renders it (see unpack.py). The file holds the code, wheels for Python 3.12
 on Linux, SoundFonts, MIDI files, and real music as Opus: as many excerpts of a corpus that music.py made as fit, of its
 train split and, one in twenty, its valid split, taken from each track in turn. Its test split never travels.
-Needs numpy, soundfile, soxr and, the first time, pip and the package index.
+Needs audiovae and, the first time, pip and the package index.
 
     python data/bundle.py more.pyz --music corpus/music --after corpus.pyz
 

@@ -3,7 +3,7 @@
     python data/examples.py --cache ~/.cache/audiovae-debian            # writes data/examples/
     python data/examples.py --check                                     # remakes them elsewhere and compares
 
-Needs numpy, soundfile, soxr, tinysoundfont (`pip install --no-deps tinysoundfont`), `apt-get` and `dpkg-deb`;
+Needs audiovae, tinysoundfont (`pip install --no-deps tinysoundfont`), `apt-get` and `dpkg-deb`;
 takes half a minute once the packages (0.8 GB) are there. Clips are cut, brought to one level and faded, no more.
 """
 

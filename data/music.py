@@ -2,7 +2,7 @@
 
     python data/music.py OUT --hours 6 --cache ~/.cache/audiovae-debian
 
-Needs numpy, soundfile, soxr, `apt-get` and `dpkg-deb` (any Debian 12; run `apt-get update` once). The
+Needs audiovae, `apt-get` and `dpkg-deb` (any Debian 12; run `apt-get update` once). The
 packages are 3.6 GB, 1.4 GB of it 0ad-data (`--skip 0ad-data` leaves it out); 24 h of music are in them.
 Excerpts never overlap and are spread evenly over the tracks. A track is wholly in one split.
 """

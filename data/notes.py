@@ -2,7 +2,7 @@
 
     python data/notes.py OUT --train TimGM6mb.sf2 FluidR3Mono_GM.sf3 --test MuseScore_General_Lite.sf3
 
-Needs numpy, soundfile and tinysoundfont (`pip install --no-deps tinysoundfont`: its dependency pyaudio is for
+Needs audiovae and tinysoundfont (`pip install --no-deps tinysoundfont`: its dependency pyaudio is for
 live sound), and SoundFonts (`apt-get download timgm6mb-soundfont fluidr3mono-gm-soundfont
 musescore-general-soundfont-small`, each opened by `dpkg -x`). A file holds eight notes of one instrument,
 three seconds each; the manifest has pitch, velocity and start of every note.

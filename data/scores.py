@@ -2,7 +2,7 @@
 
     python data/scores.py OUT MIDI.tgz --fonts TimGM6mb.sf2 FluidR3Mono_GM.sf3 --hours 2.5
 
-MIDI is a folder or .tgz of files named composer_work_movement.mid. Needs numpy, soundfile and tinysoundfont
+MIDI is a folder or .tgz of files named composer_work_movement.mid. Needs audiovae and tinysoundfont
 (`pip install --no-deps tinysoundfont`) and SoundFonts (see notes.py). Every file is up to a minute of a piece,
 with a scoring, key, tempo, dynamics and room drawn at random: scores hold none of the last three.
 """
