@@ -15,28 +15,21 @@ from document import table, write_block
 from torch import Tensor
 
 import audiovae
-from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.evaluation.baselines import pca_codec
-from audiovae.evaluation.clips import find_clips
+from audiovae.evaluation.clips import Clip, find_clips, load_clip
 from audiovae.evaluation.log_mel import log_mel_db, with_floor
-from audiovae.level import level_db
 from audiovae.spectrogram import mean_error_db
 
-SECONDS, QUARTERS = 10, 4
+QUARTERS = 4
 HEADS = ["audio", "way", "bands", "mels", "lowest quarter", "second", "third", "highest quarter"]
 
 
 @torch.inference_mode()
-def errors_db(codec: Codec, path: Path) -> Tensor:
+def errors_db(codec: Codec, clip: Clip) -> Tensor:
     """Of the bands, of all mels, and of each quarter of them."""
     config, model = codec.config, codec.checkpoint.model
-    waveform = Audio.load(path).resample(config.spectrogram.sample_rate).waveform.mean(0, keepdim=True)
-    waveform = waveform[:, : SECONDS * config.spectrogram.sample_rate]
-    waveform = waveform * 10 ** (
-        (config.spectrogram.level_db - level_db(waveform, config.spectrogram.sample_rate)) / 20
-    )
-    target = codec.spectrogram(waveform[None])
+    target = codec.spectrogram(load_clip(clip, codec).waveform[None])
     target = target[..., : target.shape[-1] // config.model.time_stride * config.model.time_stride]
     made = model.decode(model.encode(target).mode())
     levels = [
@@ -65,7 +58,7 @@ def main() -> None:
     for folder in arguments.folders:
         clips = find_clips([folder], limit=arguments.clips)
         for name, codec in ways.items():
-            means = torch.stack([errors_db(codec, clip.path) for clip in clips]).mean(0)
+            means = torch.stack([errors_db(codec, clip) for clip in clips]).mean(0)
             rows.append(["/".join(folder.parts[-2:]), name, *(f"{error:.2f}" for error in means.tolist())])
     text = table(HEADS, rows)
     print(text)
