@@ -158,7 +158,7 @@ class AudioWriter:
         self._suffix, self._channels, self._peak = self.path.suffix.lower(), channels, 0.0
         self._rate = mp3_sample_rate(sample_rate) if self._suffix == ".mp3" else sample_rate
         if self._suffix == ".flac" and sample_rate > 65_535 and sample_rate % 10:
-            raise InputError(f"{path}: FLAC has no sample rate of {sample_rate} Hz, WAV has")
+            raise InputError(f"{path}: FLAC can't hold a sample rate of {sample_rate} Hz; WAV can")
         self._resampler = Resampler(sample_rate, self._rate, channels=channels)
         self._open = partial(soundfile.SoundFile, mode="w", samplerate=self._rate, channels=channels)
 

@@ -19,8 +19,9 @@ FORMAT_NAME, FORMAT_VERSION = "audiovae", 3
 """Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors."""
 
 
-PRIOR_OF = "; prior: "
-"""Between the data that a model was trained on and those of its prior, if they are others."""
+TUNED_ON, PRIOR_OF = "; tuned on ", "; prior: "
+"""Between the data that a model was trained on, those that it was tuned on, and those of its prior, if they are others.
+"""
 
 
 @dataclass(frozen=True)

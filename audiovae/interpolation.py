@@ -29,6 +29,7 @@ from audiovae.config import Config
 from audiovae.curve import Curve
 from audiovae.errors import InputError
 from audiovae.latents import Latents
+from audiovae.level import ABSOLUTE_GATE_DB
 from audiovae.mixing import PathShape, between, mix
 from audiovae.note_alignment import NoteAlignment
 from audiovae.note_match import MatchBy, Means, NoteMatch, match_notes
@@ -178,8 +179,9 @@ class Morph:
         for one in self.latents:
             level_db = one.level_db
             if self._codec and self._fit == "trim" and one.latent_frames > frames and level_db > -math.inf:
-                left = replace(one, mean=one.mean[..., :frames], logvar=None)
-                level_db += self._codec.decoded_level_db(left) - self._codec.decoded_level_db(one)
+                left_db = self._codec.decoded_level_db(replace(one, mean=one.mean[..., :frames], logvar=None))
+                is_heard = left_db > ABSOLUTE_GATE_DB
+                level_db += left_db - self._codec.decoded_level_db(one) if is_heard else -math.inf
             levels_db.append(level_db)
         return levels_db
 

@@ -13,8 +13,7 @@ from audiovae.errors import InputError
 
 TEMPORARY = ".audiovae-"
 """How names of temporary folders begin; twelve hexadecimal digits follow."""
-NAME_BYTES = 200
-"""Of a file's name that its temporary one has: names of more than 255 no disk takes."""
+LONGEST_NAME_BYTES = 255
 ABANDONED_AFTER_SECONDS = 12 * 3600
 """A temporary folder that nothing was written to for so long was left by a process that was killed."""
 
@@ -26,8 +25,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     Raises InputError if the path is taken and ``force`` is off, or the disk refuses: an older file then stays.
     """
     refuse_taken(path, force=force)
-    short = os.fsdecode(os.fsencode(path.name)[:NAME_BYTES])
-    temporary = path.with_name(f".{short}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.with_name(name_that_fits(f".{path.name}", f".{uuid.uuid4().hex[:12]}.tmp"))
     try:
         yield temporary
         refuse_taken(path, force=force)  # another process may have been faster
@@ -71,3 +69,10 @@ def refuse_taken(path: Path, *, force: bool) -> None:
         raise InputError(f"{path}: is a folder")
     if os.path.lexists(path) and not force:  # a link that leads nowhere is somebody's too
         raise InputError(f"{path}: exists already (use --force to overwrite)")
+
+
+def name_that_fits(name: str, end: str) -> str:
+    """A file's name with this end to it, shortened where no disk would take it."""
+    while len(os.fsencode(name + end)) > LONGEST_NAME_BYTES:
+        name = name[:-1]
+    return name + end

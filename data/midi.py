@@ -1,6 +1,7 @@
 """Notes out of a Standard MIDI File, track by track: which part plays a note is kept, its instrument is not."""
 
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ def read(path: Path) -> list[Note]:
         events = [event for number, track in enumerate(_tracks(data)) for event in _events(track, number)]
     except IndexError as error:
         raise InputError(f"{path}: damaged or cut off") from error
+    if not ticks_per_quarter:
+        raise InputError(f"{path}: damaged: a quarter note has no ticks")
     events.sort(key=lambda event: (event.tick, event.tempo == 0, event.velocity))
     return _number_parts(list(_notes(events, ticks_per_quarter)))
 
@@ -46,6 +49,8 @@ def check_archive(path: Path) -> None:
             names = archive.getnames()
     except tarfile.TarError as error:
         raise InputError(f"{path}: neither a folder nor a tar archive") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or cut off") from error
     if not any(name.endswith(".mid") for name in names):
         raise InputError(f"{path}: no .mid files in it")
 

@@ -78,7 +78,7 @@ def check_fonts(fonts: Sequence[Path]) -> None:
         if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
             raise InputError(f"{font}: not a SoundFont")
         if sum(other.name == font.name for other in fonts) > 1:
-            raise InputError(f"{font}: another SoundFont has this name too")
+            raise InputError(f"{font}: given twice, or another SoundFont has this name too")
 
 
 def render(font: Path, notes: Sequence[Note], programmes: Sequence[int], seconds: float) -> np.ndarray:

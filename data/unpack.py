@@ -39,7 +39,7 @@ def unpack(archives: list[Path], folder: Path) -> None:
             rows |= {json.loads(row)["file"]: row for row in members.read(MANIFEST).decode().splitlines()}
     if missing := next((file for file in rows if not (partial / "music" / file).exists()), None):
         sys.exit(f"error: {missing} is in none of these bundles: a later one needs all before it (--more)")
-    (partial / MANIFEST).write_text("".join(f"{row}\n" for row in rows.values()))
+    (partial / MANIFEST).write_text("".join(f"{rows[file]}\n" for file in sorted(rows)))
     (partial / CHECKSUM).write_text(checksum)
     partial.rename(folder)
 
@@ -76,7 +76,7 @@ def main(archive: Path, arguments: list[str]) -> None:
         archives.append(Path(arguments[at + 1]))
         del arguments[at : at + 2]
     for one in archives:
-        if not zipfile.is_zipfile(one):
+        if not (zipfile.is_zipfile(one) and MANIFEST in zipfile.ZipFile(one).namelist()):
             sys.exit(f"error: {one}: {'not a bundle' if one.exists() else 'no such file'}")
     unpack(archives, bundle)
     install(sorted((bundle / "wheels").glob("*.whl")), bundle / "site")

@@ -13,9 +13,10 @@ from torch import Tensor
 import audiovae
 from audiovae.audio import Audio
 from audiovae.codec import Codec
+from audiovae.curve import Curve
 from audiovae.evaluation.log_mel import log_mel_db as magnitude_log_mel_db
 from audiovae.evaluation.log_mel import with_floor
-from audiovae.interpolation import interpolate
+from audiovae.interpolation import interpolate, interpolate_curve
 from audiovae.latents import Latents
 from audiovae.level import level_db
 
@@ -112,6 +113,9 @@ def test_what_trimming_leaves_keeps_its_own_level(codec: Codec):
     assert level_db(first.waveform, 44100) == pytest.approx(quiet, abs=1.0)
     last = codec.decode(interpolate(a, b, weight=1, fit="trim", codec=codec), quality="draft")
     assert level_db(last.waveform, 44100) == pytest.approx(b.level_db, abs=0.1)
+    silent_first = codec.encode(Audio(hiss * (torch.arange(6 * 44100) > 3 * 44100), 44100))
+    curve = Curve((0.0, 1.0), (0.0, 1.0))
+    assert interpolate_curve(silent_first, b, curve, fit="trim", codec=codec).level_db == b.level_db
 
 
 def test_short_blocks_join_without_a_click(codec: Codec):

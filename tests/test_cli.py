@@ -45,10 +45,12 @@ def test_as_a_module_it_prints_its_version() -> None:
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
-def test_closed_streams_are_no_error(closed: str, checkpoint: Path) -> None:
-    command = f"{sys.executable} -m audiovae info {checkpoint} {closed}"
+def test_closed_streams_are_no_error(closed: str, checkpoint: Path, clips: Path, tmp_path: Path) -> None:
+    words = f"encode {clips} --checkpoint {checkpoint} --device cpu --out {tmp_path}/latents"
+    command = f"{sys.executable} -m audiovae {words} {closed}"
     ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+    assert list((tmp_path / "latents").glob("*.parquet"))
 
 
 def test_the_words_of_the_options_are_those_of_the_modules() -> None:

@@ -165,8 +165,8 @@ def test_what_ends_a_run_before_it_begins_is_an_event_too(checkpoint: Path, tmp_
 
 
 def test_json_holds_no_half_characters() -> None:
-    text = to_json({"path": os.fsdecode(b"bad\xff.wav"), "other": "café"})
-    assert json.loads(text) == {"path": "bad\\xff.wav", "other": "café"}
+    text = to_json({"path": os.fsdecode(b"bad\xff.wav"), "other": "café", os.fsdecode(b"group\xff"): 1})
+    assert json.loads(text) == {"path": "bad\\xff.wav", "other": "café", "group\\xff": 1}
 
 
 def test_decode_refuses_latents_of_another_checkpoint(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

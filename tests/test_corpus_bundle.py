@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
 from argparse import ArgumentTypeError
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +216,10 @@ def test_a_second_bundle_is_rendered_with_the_first(inputs: list[str], bundle: P
         SystemExit, match=r"error: train/.* is in none of these bundles: a later one needs all before it"
     ):
         unpack.unpack([second], tmp_path / "alone")
+    with zipfile.ZipFile(tmp_path / "no.zip", "w") as archive:
+        archive.writestr("a.txt", "no bundle")
+    none = unpack_and_render(first, tmp_path / "none", "--more", str(tmp_path / "no.zip"))
+    assert (none.returncode, none.stderr) == (1, f"error: {tmp_path}/no.zip: not a bundle\n")
 
 
 def test_bundles_that_know_nothing_of_each_other_are_put_together(bundle: Path, tmp_path: Path) -> None:
@@ -239,7 +245,12 @@ def test_what_could_not_be_rendered_elsewhere_is_no_bundle(inputs: list[str], bu
     (tmp_path / "x.tgz").write_text("no archive")
     (tmp_path / "cut.mid").write_bytes(b"MThd" + bytes(10) + b"MTrk" + (9).to_bytes(4, "big") + b"\0\x90")
     (tmp_path / "empty").mkdir()
-    for midi_files, reason in (("x.tgz", "neither a folder nor a tar archive"), ("empty", "no .mid files in it")):
+    (tmp_path / "cut.tgz").write_bytes(recipe.midi_archive(Path(inputs[3]))[:-40])
+    for midi_files, reason in (
+        ("x.tgz", "neither a folder nor a tar archive"),
+        ("cut.tgz", "damaged or cut off"),
+        ("empty", "no .mid files in it"),
+    ):
         with pytest.raises(InputError, match=f"{midi_files}: {reason}$"):
             recipe.midi_archive(tmp_path / midi_files)
     with pytest.raises(InputError, match=r"cut\.mid: damaged or cut off$"):
@@ -374,7 +385,7 @@ def test_what_is_no_soundfont_is_refused_where_there_is_a_network(recipes: Path,
     for fonts, reason in (
         ([good, bad], "bad.sf2: not a SoundFont"),
         ([tmp_path / "none.sf2"], "none.sf2: no such file"),
-        ([good, other], "a.sf2: another SoundFont has this name too"),
+        ([good, other], "a.sf2: given twice, or another SoundFont has this name too"),
     ):
         with pytest.raises(InputError, match=f"{reason}$"):
             check_fonts(fonts)
@@ -389,6 +400,14 @@ def test_recipes_take_no_absurd_numbers(recipes: Path) -> None:
         with pytest.raises(ArgumentTypeError, match=rf"^{text} is not a whole number above 0$"):
             corpus.one_or_more(text)
     assert (corpus.above_zero("2.5"), corpus.one_or_more("3")) == (2.5, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_ctrl_c_is_the_recipes_to_answer_and_not_its_workers(recipes: Path) -> None:
+    import corpus
+
+    with ProcessPoolExecutor(1, initializer=corpus.begin_worker) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
 
 
 def test_recipes_tell_what_stops_them_in_one_line(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,18 @@ def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Pat
     found = ["a.flac", "a.wav", "dangling.wav", "live/b.wav", "loop.wav"]
     assert sources(music) == sources(f"{music}/**") == found
     assert sources(f"{music}/**/*.wav") == [name for name in found if name != "a.flac"]
+    assert sources(f"{music}/**/*") == found
+    assert sources(f"{music}/*") == sorted([*found, *(f"around/{name}" for name in found)])  # that link was asked for
+    assert sources(f"{music.parent}/*/dangling.wav") == ["music/dangling.wav"]
+
+
+def test_parts_of_a_glob_are_matched_one_by_one(music: Path) -> None:
+    assert sources(f"{music}/**.wav") == sources(f"{music}/*.wav") == ["a.wav"]
+    assert sources(f"{music}/l**") == sources(f"{music}/l*/") == ["live/b.wav"]
+    assert sources(f"{music}/l*/../*.flac") == ["live/../a.flac"] or sources(f"{music}/l*/../*.flac") == ["a.flac"]
+    (music / "live" / "._b.wav").touch()
+    (music / ".old").mkdir()
+    assert sources(f"{music}/.old/../live/*.wav") == ["b.wav"]
 
 
 def test_globs_find_archives_and_leave_out_what_is_hidden(music: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from audiovae.errors import InputError
 from audiovae.evaluation import records, report, run
 from audiovae.evaluation.in_betweens import Rows, ways_of
 from audiovae.evaluation.summary import Summary
+from audiovae.whole_file import whole_file
 
 RATE = 44_100
 
@@ -104,12 +106,14 @@ def test_another_evaluations_report_is_kept_without_force(checkpoint: Path, clip
 def test_a_report_without_its_page_is_gone_on_with(
     checkpoint: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: object) -> str:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, *, force: bool) -> AbstractContextManager[Path]:
+        if path.name == report.PAGE:
+            raise OSError(28, "No space left on device")
+        return whole_file(path, force=force)
 
     words = evaluate(clips, "--checkpoint", checkpoint, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(report, "page", full)
+        patch.setattr(report, "whole_file", full)
         assert refuse(*words).endswith("No space left on device")
     assert work(*words) == f"wrote {tmp_path}/out/report.html, {tmp_path}/out/report.json: 2 clips"
 

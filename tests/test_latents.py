@@ -77,7 +77,7 @@ def test_latents_that_are_a_view_are_saved_as_seen(tmp_path):
 
 
 def test_a_name_as_long_as_a_disk_takes_is_written(tmp_path):
-    path = tmp_path / ("é" * 121 + ".safetensors")
+    path = tmp_path / ("é" * 121 + "a" + ".safetensors")
     latents().save(path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 

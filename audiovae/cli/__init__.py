@@ -137,8 +137,8 @@ def _be_told_once() -> None:
 
 def _stand_in_for_closed_streams() -> None:
     """Whoever closed them wants to hear nothing; libraries, and we, want something to write to."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, until the end
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", errors="replace")  # noqa: SIM115, until the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", errors="replace")  # noqa: SIM115
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from audiovae.audio_folder import SUFFIXES, find_audio
 from audiovae.encoding import remote
+from audiovae.encoding.globs import matching
 from audiovae.encoding.remote import Looks, scheme_of
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text, text_name
@@ -163,25 +164,23 @@ def _expand_remote(uri: str) -> tuple[str, dict[str, Place]]:
 
 
 def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
-    """A pattern, which may have ** for any folders: all audio files it matches, and all in archives and below folders.
+    """A pattern, which may have ** for any folders: audio files that it matches, and those in archives and folders.
 
     As in ``find_audio``, ** leaves out hidden folders, and links to folders, so that a loop can't trap it.
     """
     whole = Path(pattern)
-    folders_only = pattern.endswith(("**", "/", os.sep))
+    folders_only = whole.name == "**" or pattern.endswith(("/", os.sep))
     while whole.name == "**":  # it means what lies below, and so does the folder
         whole = whole.parent
     fixed = whole
     while glob.has_magic(str(fixed)):
         fixed = fixed.parent
-    rest = whole.relative_to(fixed)
-    hidden = any(part.startswith(".") for part in rest.parts)
+    parts = whole.relative_to(fixed).parts
     found: dict[str, Place] = {}
-    for path in sorted(fixed.glob(str(rest))) if rest.parts else [fixed]:
-        if not hidden and any(part.startswith(".") for part in path.relative_to(fixed).parts):
-            continue
+    for path in sorted(matching(fixed, parts)):
         if path.is_dir():
-            found |= {os.path.abspath(file): None for file in find_audio(path)}
+            if not (path.is_symlink() and "**" in parts):
+                found |= {os.path.abspath(file): None for file in find_audio(path)}
         elif not folders_only and path.suffix.lower() == ".tar":
             found |= dict(_members(path))
         elif not folders_only and path.suffix.lower() in SUFFIXES:

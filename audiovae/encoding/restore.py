@@ -1,6 +1,5 @@
 """A latent dataset back to audio files."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from audiovae.latent_dataset.schema import name_text, text_name
 from audiovae.latent_dataset.shards import find_shards
 from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.latents import Latents
+from audiovae.whole_file import name_that_fits
 
 LATENTS_SUFFIX = ".safetensors"
-LONGEST_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,12 @@ def audio_names(sources: Sequence[str], suffix: str) -> list[str]:
     taken = {str(folder).lower() for base in bases for folder in base.parents}
     names = []
     for base in bases:
-        name, count = _with_end(base, f".{suffix}"), 2
+        name, count = str(base.with_name(name_that_fits(base.name, f".{suffix}"))), 2
         while name.lower() in taken:
-            name, count = _with_end(base, f" ({count}).{suffix}"), count + 1
+            name, count = str(base.with_name(name_that_fits(base.name, f" ({count}).{suffix}"))), count + 1
         taken.add(name.lower())
         names.append(name)
     return names
-
-
-def _with_end(base: PurePosixPath, end: str) -> str:
-    """The path with this end to its name, shortened where no disk would take it."""
-    name = base.name
-    while len(os.fsencode(name + end)) > LONGEST_NAME_BYTES:
-        name = name[:-1]
-    return str(base.with_name(name + end))
 
 
 def _refuse(error: InputError) -> None:

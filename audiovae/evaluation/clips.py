@@ -48,7 +48,7 @@ def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]
     """The audio files, each once; of a folder at most ``limit``, spread evenly. Raises InputError for a bad path."""
     clips: dict[str, Clip] = {}
     folders = [path for path in paths if path.is_dir()]
-    groups = dict(zip(folders, told_apart(folders, least=2), strict=True))
+    groups = dict(zip(folders, told_apart(folders), strict=True))
     for path in paths:
         files = find_audio(path) if path in groups else [path]
         if not files or not path.exists():
@@ -59,12 +59,12 @@ def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]
     return list(clips.values())
 
 
-def told_apart(folders: Sequence[Path], *, least: int) -> list[str]:
-    """What folders are called: by as many of their last parts, so many at least, as it takes to tell them apart."""
+def told_apart(folders: Sequence[Path]) -> list[str]:
+    """What folders are called: by as many of their last parts, two at least, as it takes to tell them apart."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     names: list[str] = []
-    for count in range(least, max([least, *map(len, parts)]) + 1):
-        names = ["/".join(its[-count:]) for its in parts]
+    for count in range(2, max([2, *map(len, parts)]) + 1):
+        names = [Path(*its[-count:]).as_posix() for its in parts]
         if len(set(names)) == len(set(parts)):
             break
     return names

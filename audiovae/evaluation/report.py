@@ -76,7 +76,7 @@ def write_report(evaluation: Evaluation, folder: Path, settings: dict[str, Any])
     """Writes both files, each whole; returns what the JSON says."""
     facts = {"settings": settings} | figures(evaluation)
     folder.mkdir(parents=True, exist_ok=True)
-    # The figures first: by their settings a run that was stopped before the page is gone on with.
+    # The figures first: a run that was stopped before its page was written goes on by the settings in them.
     for name, text in ((FIGURES, to_json(facts, indent=2) + "\n"), (PAGE, page(evaluation))):
         with whole_file(folder / name, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -40,6 +40,8 @@ class Changes:
 
     def text(self) -> str:
         """In words."""
+        if not (self.changed or self.added or self.removed):
+            return "no size or date, but content or this package's version changed"
         return f"{self.changed} changed, {self.added} added, {self.removed} removed"
 
 

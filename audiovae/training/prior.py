@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audiovae.checkpoint import PRIOR_OF, Checkpoint, Facts, load_checkpoint, save_checkpoint
+from audiovae.checkpoint import PRIOR_OF, TUNED_ON, Checkpoint, Facts, load_checkpoint, save_checkpoint
 from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
@@ -112,6 +112,7 @@ def train_prior(
     with locked(run.folder):
         remove_abandoned(run.folder)
         checkpoint = load_checkpoint(run.folder / MODEL_FILE)
+        begin_with = _prior_with_flow(flow_of, run) if flow_of else checkpoint.prior
         state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
         _remove_states_but(state)
         if checkpoint.facts.step < run.config.training.steps:
@@ -120,7 +121,6 @@ def train_prior(
         cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
         watch.opened(cache)
         on = torch.device("cpu" if is_cpu(device) else "cuda")
-        begin_with = _checked(flow_of, run) if flow_of else checkpoint.prior
         task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on, begin_with)
         with in_use(cache.audio):
             trainer, held_out = _trainer(task, watch)
@@ -133,7 +133,8 @@ def train_prior(
     return PriorOutcome(step, step >= settings.steps, error, error < 1)
 
 
-def _checked(flow_of: Checkpoint, run: Run) -> Prior:
+def _prior_with_flow(flow_of: Checkpoint, run: Run) -> Prior:
+    """Of another model. Raises InputError if it has no flow, or one of other latents than the run's."""
     # An autoencoder may be tuned from a VAE.
     alike = flow_of.config.with_overrides([f"model.variational={str(run.config.model.variational).lower()}"])
     refuse_another_model(run.config, alike, flow_of.source)
@@ -152,10 +153,10 @@ def _remove_states_but(state: Path) -> None:
 def _facts(task: _Task, error: float) -> Facts:
     """If the prior learnt from other sounds than the model, both are named, and the model's licence is left out."""
     facts, words = task.checkpoint.facts, data_words(task.run, task.cache)
-    other = words != facts.model_data
+    other = words != facts.model_data.rpartition(TUNED_ON)[2]
     return replace(
         facts,
-        data=f"{facts.model_data}{PRIOR_OF}{words}" if other else words,
+        data=f"{facts.model_data}{PRIOR_OF}{words}" if other else facts.model_data,
         license="" if other else facts.license,
         metrics=facts.metrics | {"prior_error": error},
     )

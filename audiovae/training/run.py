@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.checkpoint import Checkpoint, Facts, load_checkpoint
+from audiovae.checkpoint import TUNED_ON, Checkpoint, Facts, load_checkpoint
 from audiovae.codec import BUNDLED_CHECKPOINT
 from audiovae.config import Config
 from audiovae.errors import InputError
@@ -101,7 +101,7 @@ def find_config(name: str) -> Path:
 
 
 def load_start(start: Path) -> Checkpoint:
-    """The model that --from names; "bundled" is the one in the package."""
+    """The model that --from or --flow names; "bundled" is the one in the package."""
     return load_checkpoint(BUNDLED_CHECKPOINT if start == Path("bundled") else start)
 
 
@@ -144,8 +144,8 @@ def resumed_run(folder: Path, overrides: list[str], *, data: Path | None = None,
         text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
         folders = json.loads((folder / FOLDERS_FILE).read_text(encoding="utf-8"))
         data, cache = data or Path(folders["data"]), cache or Path(folders["cache"])
-        learnt_before = str(folders.get("learnt_before", ""))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        learnt_before = folders.get("learnt_before") or ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: not a run that can be resumed: {_reason(error)}") from error
     config = Config.from_json(text, folder / CONFIG_FILE)
     settings = config.with_overrides(overrides)
@@ -283,7 +283,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _facts(run: Run, cache: Cache) -> Facts:
-    before = f"{run.learnt_before}; tuned on " if run.learnt_before else ""
+    before = run.learnt_before + TUNED_ON if run.learnt_before else ""
     return Facts(version=version("audiovae"), data=before + data_words(run, cache))
 
 
