@@ -15,7 +15,7 @@ from audiovae.phase_gradients import integrate_phase
 from audiovae.phase_refinement import ACCELERATED, Acceleration, Iterations, refined
 
 SEPARATE_ITERATIONS = 8
-"""Of a stereo recording's iterations at each rate, at most so many, the last ones, are made by each channel for itself."""
+"""Of a stereo recording's iterations at each rate, at most so many, the last, are made by each channel for itself."""
 
 
 @torch.no_grad()
