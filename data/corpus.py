@@ -22,12 +22,13 @@ import numpy as np
 import soundfile
 
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
 from audiovae.whole_file import whole_file
 
 SAMPLE_RATE = 44100
 SPLITS = ("train", "valid", "test")
 SILENCE_RMS = 3e-3
-RECIPE = "recipe.json"
+RECIPE, MANIFEST = "recipe.json", "manifest.jsonl"
 
 Row = dict[str, Any]
 T, R = TypeVar("T"), TypeVar("R")
@@ -143,15 +144,24 @@ def build(
     (twice, jobs_of_it), *_ = Counter(job.file for job in jobs).most_common(1) or [(None, 0)]
     if jobs_of_it > 1:
         raise InputError(f"{root / str(twice)}: would be made of {jobs_of_it} sources with names alike; rename them")
-    agree(root / RECIPE, recipe)
-    manifest = root / "manifest.jsonl"
-    rows = {row["file"]: row for row in read_rows(manifest)}
+    with locked(root):
+        agree(root / RECIPE, recipe)
+        rows = _with_missing(root, jobs, make, pool)
+        write_rows(root / MANIFEST, sorted(rows, key=lambda row: row["file"]))
+    print(_summary(rows))
+
+
+def _with_missing(
+    root: Path, jobs: Sequence[Job], make: Callable[[Any], tuple[np.ndarray, Row] | None], pool: Executor
+) -> list[Row]:
+    """The rows of all files, once those that are missing are made."""
+    rows = {row["file"]: row for row in read_rows(root / MANIFEST)}
     strangers = rows.keys() - {job.file.as_posix() for job in jobs}
     if strangers:
         raise InputError(f"{root}: holds {len(strangers)} files made with other options; choose another folder")
     missing = [job for job in jobs if job.file.as_posix() not in rows or not (root / job.file).exists()]
     print(f"{len(jobs)} files, {len(missing)} to be made", flush=True)
-    with manifest.open("a") as out:
+    with (root / MANIFEST).open("a") as out:
         for done, row in enumerate(pool.map(partial(_make_one, root, make), missing), start=1):
             if row is not None:
                 rows[row["file"]] = row
@@ -159,8 +169,7 @@ def build(
                 out.flush()
             if done % 100 == 0:
                 print(f"{done} of {len(missing)}", flush=True)
-    write_rows(manifest, sorted(rows.values(), key=lambda row: row["file"]))
-    print(_summary(list(rows.values())))
+    return list(rows.values())
 
 
 def in_order(pool: Executor, make: Callable[[T], R], jobs: Iterable[T], *, ahead: int) -> Iterator[tuple[T, R]]:

@@ -18,9 +18,7 @@ from audiovae.folder_lock import locked
 from audiovae.level import level_db
 from audiovae.training.decoded import DECODED_AUDIO, DECODED_INDEX, Source
 from audiovae.whole_file import whole_file
-from corpus import RECIPE, SAMPLE_RATE, SPLITS, Row, agree, read_rows, write_rows
-
-MANIFEST = "manifest.jsonl"
+from corpus import MANIFEST, RECIPE, SAMPLE_RATE, SPLITS, Row, agree, read_rows, write_rows
 
 
 @dataclass(frozen=True)

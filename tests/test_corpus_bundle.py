@@ -9,7 +9,7 @@ import sys
 import zipfile
 from argparse import ArgumentTypeError
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import soundfile
 
 from audiovae.config import Config
 from audiovae.errors import InputError
+from audiovae.folder_lock import locked
 from audiovae.training.data import Cache, open_cache
 
 ROOT = Path(__file__).parents[1]
@@ -408,6 +409,17 @@ def test_ctrl_c_is_the_recipes_to_answer_and_not_its_workers(recipes: Path) -> N
 
     with ProcessPoolExecutor(1, initializer=corpus.begin_worker) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+
+
+def test_a_corpus_is_made_by_one_recipe_at_a_time(recipes: Path, tmp_path: Path) -> None:
+    import corpus
+
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match=r"another process is writing to it$"),
+        ThreadPoolExecutor() as pool,
+    ):
+        corpus.build(tmp_path, [], lambda job: None, pool, {})
 
 
 def test_recipes_tell_what_stops_them_in_one_line(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
