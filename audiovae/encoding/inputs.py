@@ -178,7 +178,7 @@ def _glob(pattern: str) -> tuple[str, dict[str, Place]]:
     parts = whole.relative_to(fixed).parts
     found: dict[str, Place] = {}
     for path in sorted(matching(fixed, parts)):
-        if path.is_dir():
+        if os.path.isdir(path):  # pathlib's raises where a folder can't be entered
             if not (path.is_symlink() and "**" in parts):
                 found |= {os.path.abspath(file): None for file in find_audio(path)}
         elif not folders_only and path.suffix.lower() == ".tar":
