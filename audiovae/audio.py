@@ -157,6 +157,7 @@ class AudioWriter:
         refuse_shape(self.path, sample_rate, channels)
         self._suffix, self._channels, self._peak = self.path.suffix.lower(), channels, 0.0
         self._rate = mp3_sample_rate(sample_rate) if self._suffix == ".mp3" else sample_rate
+        # FLAC's header counts Hz in 16 bits, or tens of Hz.
         if self._suffix == ".flac" and sample_rate > 65_535 and sample_rate % 10:
             raise InputError(f"{path}: FLAC can't hold a sample rate of {sample_rate} Hz; WAV can")
         self._resampler = Resampler(sample_rate, self._rate, channels=channels)

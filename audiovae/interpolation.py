@@ -173,7 +173,10 @@ class Morph:
 
     @functools.cached_property
     def _levels_db(self) -> list[float]:
-        """Of each recording, as far as it is used: what is left of one that is trimmed may be softer than the whole."""
+        """Of each recording, as far as it is used: what is left of one that is trimmed may be softer than the whole.
+
+        Only a codec can tell; without one, which is only without alignment, it is the whole's.
+        """
         frames = min(self.latents, key=lambda one: one.duration_seconds).latent_frames
         levels_db = []
         for one in self.latents:

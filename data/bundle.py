@@ -36,6 +36,7 @@ from audiovae.whole_file import whole_file
 from corpus import SAMPLE_RATE, Row, above_zero, errors_told, in_order, one_or_more, read_rows
 from midi import check_archive
 from soundfont import check_fonts, origin
+from unpack import MANIFEST
 
 DATA = Path(__file__).parent
 PACKAGE = DATA.parent / "audiovae"
@@ -47,7 +48,6 @@ PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x
 OPUS_RATE = 48_000
 VALID_EVERY = 20
 EXCERPTS_AHEAD = 8
-MANIFEST = "music/manifest.jsonl"
 DIRECTORY_BYTES, HEADER_BYTES = 46, 64  # of a zip file, for each file beside its name; and before it or at the end
 
 

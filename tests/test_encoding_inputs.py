@@ -160,7 +160,7 @@ def test_links_that_lead_nowhere_are_recordings_and_loops_are_no_trap(music: Pat
 def test_parts_of_a_glob_are_matched_one_by_one(music: Path) -> None:
     assert sources(f"{music}/**.wav") == sources(f"{music}/*.wav") == ["a.wav"]
     assert sources(f"{music}/l**") == sources(f"{music}/l*/") == ["live/b.wav"]
-    assert sources(f"{music}/l*/../*.flac") == ["live/../a.flac"] or sources(f"{music}/l*/../*.flac") == ["a.flac"]
+    assert sources(f"{music}/l*/../*.flac") == ["a.flac"]
     (music / "live" / "._b.wav").touch()
     (music / ".old").mkdir()
     assert sources(f"{music}/.old/../live/*.wav") == ["b.wav"]

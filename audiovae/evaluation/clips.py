@@ -48,18 +48,18 @@ def find_clips(paths: Sequence[Path], *, limit: int | None = None) -> list[Clip]
     """The audio files, each once; of a folder at most ``limit``, spread evenly. Raises InputError for a bad path."""
     clips: dict[str, Clip] = {}
     folders = [path for path in paths if path.is_dir()]
-    groups = dict(zip(folders, told_apart(folders), strict=True))
+    groups = dict(zip(folders, _told_apart(folders), strict=True))
     for path in paths:
         files = find_audio(path) if path in groups else [path]
         if not files or not path.exists():
             raise InputError(f"{path}: {'no audio files in it' if path.exists() else 'no such file or folder'}")
-        named = names_in(path, files) if path in groups else {path: path.stem}
+        named = _names_in(path, files) if path in groups else {path: path.stem}
         for file in files if limit is None else spread_evenly(files, limit):
             clips.setdefault(os.path.abspath(file), Clip(file, named[file], groups.get(path, "clips")))
     return list(clips.values())
 
 
-def told_apart(folders: Sequence[Path]) -> list[str]:
+def _told_apart(folders: Sequence[Path]) -> list[str]:
     """What folders are called: by as many of their last parts, two at least, as it takes to tell them apart."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]
     names: list[str] = []
@@ -70,7 +70,7 @@ def told_apart(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def names_in(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
+def _names_in(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
     """What the files of a folder are called: without their suffix, unless it is all they differ in."""
     stems = Counter(file.with_suffix("") for file in files)
     plain = {file: file.with_suffix("") if stems[file.with_suffix("")] == 1 else file for file in files}

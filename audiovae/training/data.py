@@ -28,8 +28,8 @@ from audiovae.whole_file import temporary_folder
 CACHE_FORMAT = 3
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
 BLOCK_SAMPLES = 1 << 20
-FILES_LOOKED_INTO = 32
-"""To tell one folder from another; spread evenly over it."""
+FILES_LOOKED_INTO, BYTES_LOOKED_AT = 32, 4096
+"""To tell one folder from another: files spread evenly over it, the middle of each."""
 FILES_AHEAD = 8
 """Files that are decoded, or being decoded, before their turn to be written."""
 SILENT_BELOW_DB = -80.0
@@ -132,7 +132,7 @@ def _fingerprint(folder: Path, files: Files, config: Config) -> str:
     for name in list(files)[:: -(-len(files) // FILES_LOOKED_INTO)]:
         with suppress(OSError), (folder / name).open("rb") as file:
             file.seek(files[name][0] // 2)
-            digest.update(file.read(4096))
+            digest.update(file.read(BYTES_LOOKED_AT))
     return digest.hexdigest()[:16]
 
 
