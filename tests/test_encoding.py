@@ -142,13 +142,14 @@ def test_names_that_cannot_be_opened_are_rows(codec: Codec, music: Path, tmp_pat
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     (tmp_path / "list.txt").write_bytes(b"missing.wav\nfolder.wav\nloop.wav\n" + b"x" * 300 + b".wav\nnul\0.wav\n")
-    assert [row.error for row in rows_of(codec, find_recordings([tmp_path / "list.txt"]))] == [
+    *errors, of_null = [row.error for row in rows_of(codec, find_recordings([tmp_path / "list.txt"]))]
+    assert errors == [
         "No such file or directory",
         "is not a file",
         "Too many levels of symbolic links",
         "File name too long",
-        "ValueError: embedded null byte",
     ]
+    assert of_null and "embedded null" in of_null  # in Python's own words, which change
 
 
 def test_a_file_that_grows_while_it_is_read_is_a_failure(codec: Codec, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is to be encoded: files, folders, globs, lists, manifests and tar archives become recordings."""
 
 import codecs
+import errno
 import glob
 import json
 import os
@@ -25,6 +26,8 @@ UTF_16_MARKS = tuple(mark.decode("utf-8", "surrogateescape") for mark in (codecs
 """What the first bytes of such a file are, read as UTF-8."""
 _PATH_KEYS = ("path", "audio_filepath")
 """Of a line of a manifest; the second is NeMo's."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+"""How a missing name is told; the last is Windows' answer to one that no file can have, such as a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +137,7 @@ def _expand(given: str) -> tuple[str, dict[str, Place]]:
     if "://" in given:
         raise InputError(f"{given}: only s3://, gs:// and files of this machine can be read: copy it here first")
     path = Path(given)
-    try:
-        exists = path.exists()
-    except OSError as error:
-        raise InputError(f"{given}: {error.strerror}") from error
+    exists = _exists(path)
     if not exists and glob.has_magic(given):
         return _glob(given)
     if not exists and not path.is_symlink():
@@ -151,6 +151,19 @@ def _expand(given: str) -> tuple[str, dict[str, Place]]:
         case ".tar" | ".gz" | ".tgz" | ".bz2" | ".xz" | ".zst" | ".zip":
             return top, dict(_members(path))
     return top, {os.path.abspath(path): None}
+
+
+def _exists(path: Path) -> bool:
+    """Raises InputError for a name that can't be looked up, which pathlib takes for a missing one since Python 3.14."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise InputError(f"{path}: {error.strerror}") from error
+    except ValueError:  # a null character in it
+        return False
+    return True
 
 
 def _expand_remote(uri: str) -> tuple[str, dict[str, Place]]:

@@ -1,9 +1,11 @@
 """Paths between sounds by models and by their controls, measured: tones whose truth is known, and the user's clips."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -101,18 +103,26 @@ def transposed_in_betweens(codecs: Mapping[str, Codec], clips: Sequence[Audio], 
 
     A phase vocoder (librosa's) transposes them, and so makes the true in-betweens of real music.
     """
-    from librosa.effects import pitch_shift
-
     rate = _rate(next(iter(codecs.values())))
 
     def path(clip: Audio, semitones: float) -> list[Float[Tensor, "1 samples"]]:
         parts = clip.waveform.split(round(TRANSPOSED_SECONDS * rate), dim=1)
         part = next(part for part in parts if level_db(part, rate) > -math.inf)  # it may begin with silence
-        shifted = (pitch_shift(part[0].numpy(), sr=rate, n_steps=weight * semitones) for weight in WEIGHTS)
-        return [torch.from_numpy(one)[None] for one in shifted]
+        return [torch.from_numpy(pitch_shifted(part[0].numpy(), rate, weight * semitones))[None] for weight in WEIGHTS]
 
     paths = (path(*one) for one in zip(clips, TRANSPOSITIONS, strict=False))
     return known_in_betweens(codecs, paths, advance, ONE_RHYTHM)
+
+
+def pitch_shifted(
+    waveform: Float[np.ndarray, " samples"], sample_rate: int, semitones: float
+) -> Float[np.ndarray, " samples"]:
+    """The same at another pitch, by librosa's phase vocoder."""
+    from librosa.effects import pitch_shift
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # librosa 1.0 warns of how it calls itself
+        return pitch_shift(waveform, sr=sample_rate, n_steps=semitones)
 
 
 def known_in_betweens(

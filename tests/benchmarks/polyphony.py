@@ -22,7 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 import audiovae
-from audiovae.evaluation.in_betweens import ONE_RHYTHM, WEIGHTS, known_in_betweens, of_several_pitches
+from audiovae.evaluation.in_betweens import (
+    ONE_RHYTHM,
+    WEIGHTS,
+    known_in_betweens,
+    of_several_pitches,
+    pitch_shifted,
+)
 from audiovae.evaluation.tables import in_between_table
 
 DATA = Path(__file__).parents[2] / "data"
@@ -65,13 +71,11 @@ def scores_played(folder: Path, font: Path, count: int, draw: random.Random) -> 
 
 def true_path(played: Played, sample_rate: int, draw: random.Random) -> list[Float[Tensor, "1 samples"]]:
     """Sounds from one end to the other, each part by its own interval."""
-    from librosa.effects import pitch_shift
-
     moves = [draw.uniform(-LARGEST_MOVE_SEMITONES, LARGEST_MOVE_SEMITONES) for _ in played]
 
     def sound(weight: float) -> Float[Tensor, "1 samples"]:
         parts = zip(played, moves, strict=True)
-        shifted = [pitch_shift(part, sr=sample_rate, n_steps=(weight - 0.5) * move) for part, move in parts]
+        shifted = [pitch_shifted(part, sample_rate, (weight - 0.5) * move) for part, move in parts]
         return torch.from_numpy(np.sum(shifted, axis=0)).float()[None]
 
     return [sound(weight) for weight in WEIGHTS]
