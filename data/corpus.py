@@ -141,7 +141,9 @@ def build(
     `make` returns audio and labels, or None for silence, which leaves no file. The manifest grows as
     the files do, so an interrupted run loses nothing; at the end it is sorted.
     """
-    (twice, jobs_of_it), *_ = Counter(job.file for job in jobs).most_common(1) or [(None, 0)]
+    if not jobs:
+        raise InputError(f"{root}: nothing to make in so few hours; give more")
+    (twice, jobs_of_it), *_ = Counter(job.file for job in jobs).most_common(1)
     if jobs_of_it > 1:
         raise InputError(f"{root / str(twice)}: would be made of {jobs_of_it} sources with names alike; rename them")
     with locked(root):

@@ -64,6 +64,13 @@ def test_files_that_would_be_called_alike_are_refused(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+def test_hours_too_few_for_any_file_are_refused(tmp_path: Path):
+    code = f"import pathlib, corpus; corpus.build(pathlib.Path({str(tmp_path / 'out')!r}), [], None, None, {{}})"
+    result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=False)
+    assert f"{tmp_path / 'out'}: nothing to make in so few hours; give more" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_another_recipe_is_refused(tmp_path: Path):
     def build(seconds: float) -> subprocess.CompletedProcess[str]:
         code = (

@@ -116,6 +116,24 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     assert ["VAE, pitch only", "–", "–", errors_of(found.phrases["VAE, pitch only"]), "–"] in truth.rows
 
 
+def test_a_clip_that_vanishes_once_it_is_measured_is_listed(codec: Codec, folder: Path, tmp_path: Path) -> None:
+    clips = find_clips([folder / "a.wav", folder / "b.flac"])
+    seen: list[tuple[int, int]] = []
+
+    def remove(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == len(clips):
+            (folder / "b.flac").unlink()
+
+    found = evaluate(with_baselines(codec, {}), clips, tmp_path / "kept", quality="draft", progress=remove)
+    assert [record.clip.name for record in found.records] == ["a", "b"]
+    (failure,) = found.failures
+    assert failure.clip == str(folder / "b.flac")
+    assert failure.reason.startswith("measured, but not transposed: ")
+    assert found.transposed["truth"]["truth_relative_error"].count == 1
+    assert seen[-1] == (len(seen) - 1, len(seen) - 1)
+
+
 def test_what_is_done_is_not_done_again_unless_it_changed(
     codec: Codec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.errors import InputError
 from audiovae.evaluation.baselines import pca_codec
@@ -43,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Failure:
-    """A clip that couldn't be evaluated, and why."""
+    """A clip that couldn't be evaluated, or not in all respects, and why."""
 
     clip: str
     reason: str
@@ -127,10 +128,9 @@ def evaluate(
     }
     chords = chord_in_betweens(models, advance=advance)
     phrases = phrase_in_betweens(models, advance=advance)
-    some = spread_evenly(records, len(TRANSPOSITIONS))
-    targets = [load_clip(record.clip, next(iter(models.values()))) for record in some]
+    targets, vanished = _to_transpose(models, records)
     transposed = transposed_in_betweens(models, targets, advance=advance)
-    for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(some)):  # counted beforehand for clips that failed
+    for _ in range(min(len(TRANSPOSITIONS), len(clips)) - len(targets)):  # counted beforehand for clips that failed
         advance()
     latents = {name: [record.latents[name] for record in records] for name in models}
     real = torch.cat([record.features for record in records])
@@ -142,7 +142,7 @@ def evaluate(
         models=models,
         quality=quality,
         records=records,
-        failures=failures,
+        failures=failures + vanished,
         reconstruction=_reconstruction(records),
         tones=tones,
         chords=chords,
@@ -182,6 +182,19 @@ def _record_all(
     if not records:
         raise InputError(f"{failures[0].clip}: {failures[0].reason} (none of {len(clips)} clips could be used)")
     return records, failures
+
+
+def _to_transpose(models: Mapping[str, Codec], records: Sequence[Record]) -> tuple[list[Audio], list[Failure]]:
+    """Some of the clips again, spread evenly, and those that are no longer what they were when they were measured."""
+    loaded: list[Audio] = []
+    failures: list[Failure] = []
+    for record in spread_evenly(records, len(TRANSPOSITIONS)):
+        try:
+            loaded.append(load_clip(record.clip, next(iter(models.values()))))
+        except (InputError, OSError) as error:
+            reason = str(error).removeprefix(f"{record.clip.path}: ")
+            failures.append(Failure(str(record.clip.path), f"measured, but not transposed: {reason}"))
+    return loaded, failures
 
 
 def _reconstruction(records: Sequence[Record]) -> dict[str, Rows]:
