@@ -121,7 +121,7 @@ def pitch_shifted(
     from librosa.effects import pitch_shift
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # librosa 1.0 warns of how it calls itself
+        warnings.simplefilter("ignore")  # librosa 1.0 warns of how it calls itself, and of memory not yet written
         return pitch_shift(waveform, sr=sample_rate, n_steps=semitones)
 
 
