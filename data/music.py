@@ -4,7 +4,7 @@
 
 Needs audiovae, `apt-get` and `dpkg-deb` (any Debian 12; run `apt-get update` once). The
 packages are 3.6 GB, 1.4 GB of it 0ad-data (`--skip 0ad-data` leaves it out); 24 h of music are in them.
-Excerpts never overlap and are spread evenly over the tracks. A track is wholly in one split.
+Excerpts never overlap and are spread evenly over the tracks. A track is wholly in one split; copies are left out.
 """
 
 import argparse
@@ -58,6 +58,13 @@ EXAMPLE_TRACKS = {
     "unknown-horizons": ("Peer Gynt",),
 }
 
+# Recordings that another game has too, under another name and in train: as test they would have been heard in training.
+# The first is supertux-data's battle_theme, mastered differently; the second is ingame_14 of the same package.
+COPIES = {
+    "flare-game": ("battle_theme.ogg",),
+    "widelands-data": ("menu.ogg",),
+}
+
 
 @dataclass(frozen=True)
 class Excerpt:
@@ -106,6 +113,8 @@ def plan(source: Source, folder: Path, hours: float, seconds: float) -> list[Exc
     starts = spread([duration for _, duration in tracks], round(hours * 3600 / seconds), seconds)
     excerpts = []
     for index, ((path, _), track_starts) in enumerate(zip(tracks, starts, strict=True)):
+        if path.name in COPIES.get(source.package, ()):
+            continue  # counted above all the same, so that the other tracks keep their splits and excerpts
         track = path.relative_to(folder).as_posix()
         part = split(source.package, track, index)
         excerpts += [Excerpt(source, path, track, part, start, seconds) for start in track_starts]

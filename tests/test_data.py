@@ -1,5 +1,6 @@
 """The example clips are what their list says, and may be passed on."""
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -96,3 +97,22 @@ def test_a_piece_under_two_names_is_in_one_split():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=True)
     assert result.stdout == "True\n"
+
+
+def test_a_recording_that_is_in_train_under_another_name_is_left_out(tmp_path: Path):
+    """And the tracks beside it keep their splits, which go by number, and their excerpts."""
+    tracks = [*(f"ingame_{number:02}.ogg" for number in range(9)), "journey.ogg", "menu.ogg", "night.ogg"]
+    for name in tracks:
+        soundfile.write(tmp_path / name, np.zeros(32000 * 30), 32000)
+    code = (
+        "import pathlib, music\n"
+        f"folder, hours = pathlib.Path({str(tmp_path)!r}), 12 * 20 / 3600\n"
+        "for package in ('widelands-data', 'freecol'):\n"
+        "    source = music.Source(package, 1.0, r'\\.ogg$', '')\n"
+        "    plan = music.plan(source, folder, hours, 20.0)\n"
+        "    print([(excerpt.track, excerpt.split, excerpt.start) for excerpt in plan])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=True)
+    without, every = (ast.literal_eval(line) for line in result.stdout.splitlines() if line.startswith("["))
+    assert [track for track, _, _ in every] == tracks
+    assert without == [one for one in every if one[0] != "menu.ogg"] and ("menu.ogg", "test", 5.0) in every
