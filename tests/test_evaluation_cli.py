@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ def test_the_report_holds_all_it_shows(checkpoint: Path, clips: Path, tmp_path: 
     assert sources and all(source.startswith("data:") for source in sources)
     assert page.count("<audio") == 2 * 5 and page.count("data:audio/mpeg") == 2 * 5
     assert page.count("data:image/png") == 3
+    ways = ["target", "VAE", "PCA", "true bands", "true magnitudes"]
+    assert re.findall(r"<label>([^<]*)<", page) == 2 * ways  # from left to right as in the picture
+    assert "the first 10 s" in page and "128 slaney mels" in page and "MP3's own losses" in unescape(page)
     assert "&lt;a&gt;" in page and "<a>" not in page
     assert "Not measured: Zimtohrli MOS: zimtohrli is left out." in page
     figures = json.loads((out / "report.json").read_text(encoding="utf-8"))

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from audiovae.errors import InputError
+from audiovae.evaluation.clips import SECONDS
 from audiovae.evaluation.latent_map import latent_map
-from audiovae.evaluation.records import Record
+from audiovae.evaluation.log_mel import HOP_LENGTH, N_FFT, N_MELS, RANGE_DB
+from audiovae.evaluation.reconstruction import RESOLUTIONS
+from audiovae.evaluation.records import TARGET, Record
 from audiovae.evaluation.run import Evaluation
 from audiovae.evaluation.tables import (
     Table,
@@ -38,9 +41,13 @@ img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
 _NOTES = {
     "Side by side": "FD-MFCC: distance to real sounds, as below. The KL bounds how much the latents tell. PCA has no "
     "prior of its own: its new sounds are drawn from one that is fitted to these very clips.",
-    "Reconstruction": "Mean over clips with 95 % confidence interval. Griffin-Lim only: no phase is taken from the "
-    "input. True bands is the ceiling of the front end: the clip's own bands through the same inversion and "
-    "Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
+    "Reconstruction": f"Of each clip the first {SECONDS:g} s, mono; mean over clips with 95 % confidence interval. "
+    f"STFTs: windows of {N_FFT} samples, hops of {HOP_LENGTH}. Log-mel error: mean absolute difference of {N_MELS} "
+    f"slaney mels, as amplitudes in dB above a floor {RANGE_DB:g} dB under the clip's peak; other levels have such a "
+    "floor, too. Multi-resolution distance: spectral convergence as a ratio, plus the mean absolute difference of "
+    f"natural logs; mean over windows of {', '.join(map(str, RESOLUTIONS))} samples. Griffin-Lim only: no phase is "
+    "taken from the input. True bands is the ceiling of the front end: the clip's own bands through the same inversion "
+    "and Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
     "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "
     "larger values.",
     "In-betweens and the truth": "Between synthetic tones, chords and phrases of different pitches, and between clips "
@@ -61,6 +68,10 @@ _NOTES = {
     "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips. New sounds: drawn from the flow "
     "or the mixture that is the model's prior, or from N(0, I), frame by frame.",
 }
+_PLAYERS_NOTE = (
+    "These are MP3s, so that one page can hold them. MP3's own losses are larger than most differences between the "
+    "ways; what was measured is the sound before."
+)
 
 
 def check_report(folder: Path, settings: dict[str, Any], *, force: bool) -> None:
@@ -125,7 +136,8 @@ def page(evaluation: Evaluation) -> str:
     body.append(_latents(evaluation))
     labels = _labels(evaluation)
     shown = zip(evaluation.records, labels, strict=True)
-    body.append("<h2>Listen</h2>" + "".join(_sounds(record, label) for record, label in shown if record.picture))
+    players = "".join(_sounds(record, label) for record, label in shown if record.picture)
+    body.append(f"<h2>Listen</h2><p class=note>{_PLAYERS_NOTE}</p>{players}")
     if evaluation.failures:
         failed = Table(["clip", "why it was left out"], [[one.clip, one.reason] for one in evaluation.failures])
         body.append(f"<h2>Left out</h2>{_html(failed)}")
@@ -175,9 +187,10 @@ def _labels(evaluation: Evaluation) -> list[str]:
 
 
 def _sounds(record: Record, label: str) -> str:
+    sounds = record.sounds  # in the order of the alphabet; shown as in the picture
     players = "".join(
         f"<label>{escape(way)}<br><audio controls preload=none src='{_embedded(data, 'audio/mpeg')}'></audio></label>"
-        for way, data in record.sounds.items()
+        for way, data in ((one, sounds[one]) for one in (TARGET, *record.measures))
     )
     picture = _embedded(record.picture or b"", "image/png")
     return f"<h3>{escape(label)}</h3><div class=sounds>{players}</div><img alt='' src='{picture}'>"
