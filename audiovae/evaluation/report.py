@@ -64,7 +64,8 @@ _NOTES = {
     "contrast: as high as the truth's if one rhythm is heard, far below it if the rhythms of both ends are.",
     "In-betweens of clips and the same clips transposed": "As above, of real sounds: a phase vocoder makes the truth.",
     "In-betweens of tones, same pitch": "As above, where only colour and envelope have to move.",
-    "In-betweens of the clips": "Between neighbouring clips, where nobody knows the truth.",
+    "In-betweens of the clips": "Between neighbouring clips, where nobody knows the truth. A clip may be in two pairs, "
+    "so that intervals are a little too narrow.",
     "Like real sounds?": "Fréchet distance of MFCC statistics to those of the clips. New sounds: drawn from the flow "
     "or the mixture that is the model's prior, or from N(0, I), frame by frame.",
 }
