@@ -26,7 +26,7 @@ def main() -> None:
     reconstruction.save(arguments.out / "reconstruction.wav", force=True)
     samples = original.resample(codec.config.spectrogram.sample_rate).waveform[:1]
     path_picture(
-        [codec.spectrogram(samples[None])[0, 0], codec.spectrogram_of(latents)[0]],
+        [codec.spectrogram(samples[None].to(codec.device))[0, 0].cpu(), codec.spectrogram_of(latents)[0]],
         ["original", "decoded"],
         arguments.out / "reconstruction.png",
         config=codec.config.spectrogram,
