@@ -12,6 +12,7 @@ from tiny_codec import save_tiny
 from audiovae.audio import Audio
 from audiovae.codec import Codec, load
 from audiovae.encoding import pipeline, preparation
+from audiovae.encoding.batches import Encoded
 from audiovae.encoding.inputs import Recording, find_recordings
 from audiovae.encoding.pipeline import encode_recordings, settings_of
 from audiovae.encoding.preparation import Analysis, Piece, RecordingFacts, prepare
@@ -122,6 +123,15 @@ def test_members_of_archives_are_read(codec: Codec, music: Path, tmp_path: Path)
     assert torch.equal(inside[0].mean, outside[0].mean)
     assert inside[0].sha256 == outside[0].sha256
     assert inside[1].error == "damaged or not audio (WAV, FLAC, Ogg, Opus, MP3 and AIFF can be read)"
+
+
+def test_of_a_batch_no_more_is_kept_than_is_needed(codec: Codec) -> None:
+    settings = settings_of(codec, precision="float32", logvar=True)
+    assembly, batch = pipeline._Assembly([Recording("a.wav", "")], settings), torch.zeros(100, 8, 24)
+    name = assembly.expect(0, Piece(torch.zeros(1, 10), 0, 24))
+    assembly.put(Encoded((*name, 0), batch[3], batch[4]))
+    for part in assembly.partial[0].parts[0, 0]:
+        assert part is not None and part.untyped_storage().nbytes() == batch[0].nbytes
 
 
 def test_latents_beyond_half_precision_are_a_failure_and_not_infinite(codec: Codec, music: Path) -> None:

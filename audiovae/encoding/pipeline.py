@@ -103,8 +103,8 @@ class _Assembly:
         if one is None or one.attempt != attempt or (one.facts is not None and one.facts.error is not None):
             return  # its recording has failed, or began again, meanwhile
         kept = slice(self.settings.latent_channels)
-        logvar = encoded.logvar[kept].to(self.dtype) if self.settings.logvar else None
-        # A copy, so that the rest of the batch is let go.
+        # Copies, so that the rest of the batch is let go.
+        logvar = encoded.logvar[kept].to(self.dtype, copy=True) if self.settings.logvar else None
         one.parts[piece, channel] = encoded.mean[kept].to(self.dtype, copy=True), logvar
         one.missing -= 1
 
