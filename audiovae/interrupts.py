@@ -51,8 +51,12 @@ def interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def children_deaf() -> Iterator[None]:
-    """Processes started in the block never see such signals: whoever starts them ends them, by SIGKILL or a message."""
-    resource_tracker.ensure_running()  # the first child would start it, and that unblocks the signals
+    """Processes started in the block never see such signals: whoever starts them ends them, by SIGKILL or a message.
+
+    On Windows they do see Ctrl-C until they ignore it themselves.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # Windows has no resource tracker either, and can't start one
+        resource_tracker.ensure_running()  # the first child would start it, and that unblocks the signals
     before = set(active_children())
     try:
         with interrupts_held():
