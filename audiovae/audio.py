@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.errors import InputError
-from audiovae.forward_file import Forward, quiet_mp3
+from audiovae.forward_file import Forward, name_to_open, quiet_mp3
 from audiovae.resampling import Resampler, regroup
 from audiovae.whole_file import refuse_taken, temporary_folder
 
@@ -106,7 +106,7 @@ class AudioFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         suffix = self.path.suffix[1:].upper()
-        with _reading(self.path), quiet_mp3(suffix), soundfile.SoundFile(os.fsencode(self.path)) as file:
+        with _reading(self.path), quiet_mp3(suffix), soundfile.SoundFile(name_to_open(self.path)) as file:
             _refuse_unusable(self.path, file)
             self.sample_rate, self.channels, self._declared = file.samplerate, file.channels, file.frames
             self._exact = file.subtype != CODINGS[".mp3"] and file.frames < np.iinfo(np.int64).max
@@ -126,7 +126,7 @@ class AudioFile:
 
     def _decode(self) -> Iterator[Float[Tensor, "channels block"]]:
         count, complete = 0, False
-        with suppress(soundfile.LibsndfileError), Forward(os.fsencode(self.path)) as file:
+        with suppress(soundfile.LibsndfileError), Forward(self.path) as file:
             while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                 if not np.isfinite(block).all():
                     raise InputError(f"{self.path}: contains NaN or infinity")
@@ -167,7 +167,7 @@ class AudioWriter:
         with _writing(self.path), ExitStack() as stack:
             self._folder = stack.enter_context(temporary_folder(self.path.parent))
             self._floats = stack.enter_context(
-                self._open(os.fsencode(f"{self._folder}/floats"), subtype="FLOAT", format="RF64")
+                self._open(name_to_open(self._folder / "floats"), subtype="FLOAT", format="RF64")
             )
             self._clean_up = stack.pop_all()
         return self
@@ -202,8 +202,8 @@ class AudioWriter:
         level = _LOSSY_LEVEL if is_lossy else None
         gain = SAFE_PEAK / self._peak if self._peak > 1 else 1.0
         while True:
-            with self._open(os.fsencode(target), subtype=coding, format=container, compression_level=level) as file:
-                for block in AudioFile(f"{self._folder}/floats").blocks(self._rate, _BLOCK):
+            with self._open(name_to_open(target), subtype=coding, format=container, compression_level=level) as file:
+                for block in AudioFile(self._folder / "floats").blocks(self._rate, _BLOCK):
                     file.write((block * gain).T.numpy())
             if not is_lossy or gain * self._peak < _LOSSY_RISK or (peak := _peak_of(target)) <= 1:
                 break

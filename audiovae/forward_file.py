@@ -1,21 +1,28 @@
-"""Where soundfile needs care: MP3 that is read in pieces, and the words that its decoder prints on its own."""
+"""Where soundfile needs care: names, MP3 that is read in pieces, and the words that its decoder prints on its own."""
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
 
+def name_to_open(path: Path) -> str | bytes:
+    """As bytes, which may be no text; but as text on Windows, where libsndfile takes bytes for the code page's."""
+    return str(path) if sys.platform == "win32" else os.fsencode(path)
+
+
 class Forward(soundfile.SoundFile):
     """Is read onwards only: soundfile's seek after each read loses MP3's bit reservoir, which is heard as glitches."""
 
-    def __init__(self, path: bytes) -> None:
-        with quiet_mp3(os.path.splitext(path)[1][1:].upper().decode(errors="replace")):
-            super().__init__(path)
+    def __init__(self, path: Path) -> None:
+        with quiet_mp3(path.suffix[1:].upper()):
+            super().__init__(name_to_open(path))
 
     def seekable(self) -> bool:
         """No, whatever the file."""

@@ -1,7 +1,16 @@
 """What is different on Windows and macOS, as far as it can be told on any system."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from conftest import tone
+
+from audiovae.audio import Audio
 
 WITHOUT_POSIX = """
 import signal
@@ -21,3 +30,21 @@ def as_on_windows(code: str, *words: object) -> None:
 
 def test_children_start_where_signals_cannot_be_masked() -> None:
     as_on_windows("from audiovae.interrupts import children_deaf\nwith children_deaf():\n    pass\n")
+
+
+def test_libsndfile_gets_names_as_text_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look for bytes in the code page's encoding, and not find José's folder."""
+    opened: list[object] = []
+    open_file = soundfile.SoundFile._open
+
+    def recorded(self: soundfile.SoundFile, file: Any, *rest: Any) -> Any:
+        opened.append(file)
+        return open_file(self, os.fsencode(file), *rest)  # what works here
+
+    monkeypatch.setattr(soundfile.SoundFile, "_open", recorded)
+    monkeypatch.setattr(sys, "platform", "win32")
+    (tmp_path / "José").mkdir()
+    for suffix in (".wav", ".mp3"):
+        Audio(tone(), 44_100).save(tmp_path / "José" / f"Überall{suffix}")
+        Audio.load(tmp_path / "José" / f"Überall{suffix}")
+    assert {type(name) for name in opened} == {str}
