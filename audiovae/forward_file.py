@@ -40,7 +40,7 @@ _MUTED = threading.Lock()
 @contextmanager
 def quiet_mp3(format: str) -> Iterator[None]:
     """Keeps libmpg123's words about damage off stderr, where it writes behind Python's back: our errors tell of it."""
-    if format != "MP3":
+    if format != "MP3" or not _has_stderr():
         yield
         return
     with _MUTED, open(os.devnull, "wb") as nowhere:
@@ -51,3 +51,12 @@ def quiet_mp3(format: str) -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _has_stderr() -> bool:
+    """A Windows program without a console (pythonw) has none."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return False
+    return True

@@ -1,8 +1,10 @@
 """What is different on Windows and macOS, as far as it can be told on any system."""
 
+import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,20 @@ def test_libsndfile_gets_names_as_text_on_windows(tmp_path: Path, monkeypatch: p
         Audio(tone(), 44_100).save(tmp_path / "José" / f"Überall{suffix}")
         Audio.load(tmp_path / "José" / f"Überall{suffix}")
     assert {type(name) for name in opened} == {str}
+
+
+def test_mp3_is_read_where_there_is_no_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a Windows program without a console."""
+
+    def without(call: Callable[[int], Any]) -> Callable[[int], Any]:
+        def called(handle: int) -> Any:
+            if handle == 2:
+                raise OSError(errno.EBADF, "Bad file descriptor")
+            return call(handle)
+
+        return called
+
+    Audio(tone(), 44_100).save(tmp_path / "a.mp3")
+    monkeypatch.setattr(os, "dup", without(os.dup))
+    monkeypatch.setattr(os, "fstat", without(os.fstat))
+    assert Audio.load(tmp_path / "a.mp3").samples == 22_050
