@@ -26,14 +26,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
 
 
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the header. Raises InputError that says why the file is no ``kind``, in one line."""
+    """All tensors and the header. Raises InputError that says why the file is no ``kind``, in one line.
+
+    The tensors are copies: while one is a view of the mapped file, Windows lets nobody replace that.
+    """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a {kind}")
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK)):
         raise InputError(f"{path}: {'can not be read' if path.is_file() else 'is not a file'}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:

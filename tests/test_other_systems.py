@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import tone
+from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
+from audiovae.checkpoint import load_checkpoint, save_checkpoint
 
+MAPS = Path("/proc/self/maps")
 WITHOUT_POSIX = """
 import signal
 import subprocess
@@ -67,3 +70,12 @@ def test_mp3_is_read_where_there_is_no_stderr(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "dup", without(os.dup))
     monkeypatch.setattr(os, "fstat", without(os.fstat))
     assert Audio.load(tmp_path / "a.mp3").samples == 22_050
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="what is mapped is listed in /proc")
+def test_what_was_read_is_not_mapped(tmp_path: Path) -> None:
+    """Windows replaces no file that is: a run saves its state, and train-prior its model, over the one it has read."""
+    path = save_tiny(tmp_path / "tiny.safetensors")
+    loaded = load_checkpoint(path)
+    assert str(path) not in MAPS.read_text()
+    save_checkpoint(path, model=loaded.model, prior=loaded.prior, facts=loaded.facts, force=True)
