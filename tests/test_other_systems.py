@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import soundfile
 from conftest import tone
+from encoding_stand_in import make_music, run
 from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.checkpoint import load_checkpoint, save_checkpoint
+from audiovae.latent_dataset.shards import find_shards
 
-MAPS = Path("/proc/self/maps")
+MAPS, HANDLES = Path("/proc/self/maps"), Path("/proc/self/fd")
 WITHOUT_POSIX = """
 import signal
 import subprocess
@@ -31,6 +33,12 @@ for name in ("pthread_sigmask", "SIGHUP"):
 
 def as_on_windows(code: str, *words: object) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_POSIX + code, *map(str, words)], check=True, timeout=120)
+
+
+def is_held(path: str | Path) -> bool:
+    """Whether this process has a file open or mapped: Windows then neither renames nor removes it."""
+    handles = {os.readlink(handle) for handle in HANDLES.iterdir() if handle.is_symlink()}
+    return str(path) in handles or str(path) in MAPS.read_text()
 
 
 def test_children_start_where_signals_cannot_be_masked() -> None:
@@ -77,5 +85,34 @@ def test_what_was_read_is_not_mapped(tmp_path: Path) -> None:
     """Windows replaces no file that is: a run saves its state, and train-prior its model, over the one it has read."""
     path = save_tiny(tmp_path / "tiny.safetensors")
     loaded = load_checkpoint(path)
-    assert str(path) not in MAPS.read_text()
+    assert not is_held(path)
     save_checkpoint(path, model=loaded.model, prior=loaded.prior, facts=loaded.facts, force=True)
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="what is open and mapped is listed in /proc")
+@pytest.mark.parametrize("damage", [None, "cut", "empty", "page"])
+def test_a_shard_is_let_go_before_it_is_replaced(
+    damage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    music, dataset = make_music(tmp_path / "music"), tmp_path / "latents"
+    run(music, dataset)
+    (music / "00002.wav").write_text("changed")
+    (music / "00005.wav").write_text("good now")
+    if damage:
+        shard = find_shards(dataset)[0]
+        data = shard.read_bytes()
+        damaged = {"cut": data[:200], "empty": b"", "page": data[:40] + bytes([data[40] ^ 0xFF]) + data[41:]}
+        shard.write_bytes(damaged[damage])
+    held: list[object] = []
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            held.extend(one for one in arguments if is_held(one))
+            return call(*arguments, **named)
+
+        return called
+
+    monkeypatch.setattr(os, "replace", watched(os.replace))
+    monkeypatch.setattr(Path, "unlink", watched(Path.unlink))
+    assert len(run(music, dataset, redo="changed").damaged) == (damage is not None)
+    assert not held

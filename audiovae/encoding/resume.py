@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from audiovae.encoding.remote import Looks, scheme_of
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import OK, DatasetSettings, text_name
 from audiovae.latent_dataset.shards import DamagedShard, find_shards, keep_rows, read_facts, shard_settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Redo = Literal["missing", "changed", "content", "all"]
 """Which recordings are encoded: those without latents; also those whose size or time of change differ; or whose
@@ -93,12 +96,11 @@ def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Pa
     shards: list[Path] = []
     held: dict[str, _Held] = {}
     for shard in find_shards(dataset):
-        try:
-            facts = read_facts(shard)
-            made_with = shard_settings(shard)
-        except DamagedShard:
+        read = _read(shard)
+        if read is None:
             plan.damaged.append(_set_aside(shard))
             continue
+        facts, made_with = read
         _refuse_others(dataset, made_with, settings)
         names = ("root", "source", "status", "size", "mtime_ns", "sha256")
         for index, values in enumerate(zip(*(facts[name].to_pylist() for name in names), strict=True)):
@@ -107,6 +109,17 @@ def _held(dataset: Path, settings: DatasetSettings, plan: Plan) -> tuple[list[Pa
             held.setdefault(full_name(root, source), row)
         shards.append(shard)
     return shards, held
+
+
+def _read(shard: Path) -> "tuple[pa.Table, DatasetSettings] | None":
+    """Facts and settings of a shard; None if it is damaged.
+
+    Its error ends here: while there is a traceback the file is open, and Windows renames none that is.
+    """
+    try:
+        return read_facts(shard), shard_settings(shard)
+    except DamagedShard:
+        return None
 
 
 def _refuse_others(dataset: Path, made_with: DatasetSettings, settings: DatasetSettings) -> None:
@@ -211,5 +224,5 @@ def _take_out(shards: list[Path], out: set[tuple[int, int]]) -> list[Path]:
         try:
             keep_rows(shards[shard], pa.array(keep))
         except DamagedShard:
-            damaged.append(_set_aside(shards[shard]))
-    return damaged
+            damaged.append(shards[shard])
+    return [_set_aside(shard) for shard in damaged]

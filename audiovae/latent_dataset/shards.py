@@ -47,13 +47,16 @@ def next_shard(dataset: Path, kind: str) -> Path:
     return dataset / f"{kind}-{max(numbers, default=-1) + 1:06}.parquet"
 
 
-def open_shard(path: Path, *, checksums: bool = False) -> "pq.ParquetFile":
-    """A shard, memory-mapped. Raises InputError, in one line that names it, if it is damaged or none."""
+def open_shard(path: Path, *, checksums: bool = False, mapped: bool = False) -> "pq.ParquetFile":
+    """A shard. Raises InputError, in one line that names it, if it is damaged or none.
+
+    One that is memory-mapped may stay so for a moment after it is closed: Windows then lets nobody replace it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, memory_map=True, page_checksum_verification=checksums)
+        return pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=checksums)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error, "damaged, or not a Parquet file") from error
 

@@ -137,7 +137,7 @@ class LatentDataset(Dataset[Tensor]):
 
     def _file(self, shard: int) -> "pq.ParquetFile":
         if shard not in self._files:
-            self._files[shard] = open_shard(self.shards[shard], checksums=True)
+            self._files[shard] = open_shard(self.shards[shard], checksums=True, mapped=True)
             if len(self._files) > FILES_KEPT:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(shard)
