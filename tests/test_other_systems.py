@@ -31,6 +31,20 @@ for name in ("pthread_sigmask", "SIGHUP"):
 """Takes from an interpreter what Windows lacks, once subprocess has what it needs to start others."""
 
 
+COMMAND = """
+import os
+import types
+
+import typer.core
+
+from audiovae import cli
+
+cli.os = typer.core.os = types.SimpleNamespace(**(vars(os) | {"name": "nt"}))
+cli.main()
+"""
+"""The command, as it reads its words on Windows."""
+
+
 def as_on_windows(code: str, *words: object) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_POSIX + code, *map(str, words)], check=True, timeout=120)
 
@@ -116,3 +130,16 @@ def test_a_shard_is_let_go_before_it_is_replaced(
     monkeypatch.setattr(Path, "unlink", watched(Path.unlink))
     assert len(run(music, dataset, redo="changed").damaged) == (damage is not None)
     assert not held
+
+
+def test_globs_that_a_command_takes_itself_are_not_spelt_out_before_on_windows(tmp_path: Path) -> None:
+    """There no shell and no quotes say whether a glob is meant for the program."""
+    model = save_tiny(tmp_path / "tiny.safetensors")
+    for name in ("a.wav", "b.wav"):
+        Audio(tone(), 44_100).save(tmp_path / name)
+    (tmp_path / "cover.jpg").write_text("no sound")
+    for words in ("encode * --out latents", "decode latents --where *.wav --out audio --quality draft"):
+        command = [sys.executable, "-c", COMMAND, *words.split(), "--checkpoint", str(model)]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "audio").iterdir()} == {"a.wav", "b.wav"}

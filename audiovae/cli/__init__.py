@@ -25,6 +25,8 @@ from audiovae.errors import InputError
 from audiovae.interrupts import TO_ALL
 
 INTERRUPTED = 130
+TAKE_PATTERNS = ("encode", "decode")
+"""Commands that match globs themselves: among audio files, or among the sources of a dataset."""
 
 
 class Commands(TyperGroup):
@@ -141,6 +143,16 @@ def _stand_in_for_closed_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", errors="replace")  # noqa: SIM115
 
 
+def _words() -> list[str] | None:
+    """What was typed; None where that is for typer to find out.
+
+    Windows leaves globs to programs: typer spells them out by whatever files there are, as if nobody had quoted them.
+    """
+    if os.name == "nt" and sys.argv[1:2] in [[name] for name in TAKE_PATTERNS]:
+        return [os.path.expanduser(word) for word in sys.argv[1:]]
+    return None
+
+
 def main() -> None:
     """The ``audiovae`` command."""
     _stand_in_for_closed_streams()
@@ -150,7 +162,7 @@ def main() -> None:
         # A file name may hold bytes that are no text; to print them must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="audiovae")
+        app(_words(), prog_name="audiovae")
     except SystemExit as end:
         if end.code == INTERRUPTED:
             _be_told_once()
