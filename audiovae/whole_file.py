@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import shutil
 import time
 import uuid
@@ -16,6 +17,8 @@ TEMPORARY = ".audiovae-"
 LONGEST_NAME_BYTES = 255
 ABANDONED_AFTER_SECONDS = 12 * 3600
 """A temporary folder that nothing was written to for so long was left by a process that was killed."""
+_NOT_ON_WINDOWS = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]')
+_DEVICES_OF_WINDOWS = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\.|$)", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -76,3 +79,9 @@ def name_that_fits(name: str, end: str) -> str:
     while len(os.fsencode(name + end)) > LONGEST_NAME_BYTES:
         name = name[:-1]
     return name + end
+
+
+def name_for_windows(name: str) -> str:
+    """A name from another system, without what Windows refuses there, or takes for a drive, a folder or a device."""
+    name = _NOT_ON_WINDOWS.sub("_", name).rstrip(". ") or "_"
+    return f"_{name}" if _DEVICES_OF_WINDOWS.match(name) else name

@@ -16,6 +16,8 @@ from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.checkpoint import load_checkpoint, save_checkpoint
+from audiovae.encoding.restore import audio_names
+from audiovae.latent_dataset.schema import name_text
 from audiovae.latent_dataset.shards import find_shards
 
 MAPS, HANDLES = Path("/proc/self/maps"), Path("/proc/self/fd")
@@ -143,3 +145,21 @@ def test_globs_that_a_command_takes_itself_are_not_spelt_out_before_on_windows(t
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert (ran.returncode, ran.stderr) == (0, "")
     assert {path.name for path in (tmp_path / "audio").iterdir()} == {"a.wav", "b.wav"}
+
+
+def test_sources_from_other_systems_get_names_that_windows_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "What?.flac",
+        "11:59/c*.wav",
+        "CON.wav",
+        "x/aux",
+        r"..\..\y.wav",
+        "C:/z.wav",
+        "caf\udce9.wav",
+        "Vol. 1.../a.wav",
+    ]
+    sources = [name_text(name) for name in names]
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "fsdecode", lambda name: name.decode("utf-8", "surrogatepass"))  # as it is there
+    expected = ["What_", "11_59/c_", "_CON", "x/_aux", ".._.._y", "C_/z", "caf_", "Vol. 1/a"]
+    assert audio_names(sources, "wav") == [f"{name}.wav" for name in expected]

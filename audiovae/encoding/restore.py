@@ -1,5 +1,6 @@
 """A latent dataset back to audio files."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from audiovae.latent_dataset.schema import name_text, text_name
 from audiovae.latent_dataset.shards import find_shards
 from audiovae.latent_dataset.torch_dataset import LatentDataset
 from audiovae.latents import Latents
-from audiovae.whole_file import name_that_fits
+from audiovae.whole_file import name_for_windows, name_that_fits
 
 LATENTS_SUFFIX = ".safetensors"
 
@@ -131,4 +132,5 @@ def decode_dataset(
 
 def _below(path: str) -> list[str]:
     """The parts of a path, without those that would lead out of the folder."""
-    return [part for part in PurePosixPath(path).parts if part not in ("/", "..", ".")] or ["recording"]
+    parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..", ".")] or ["recording"]
+    return [name_for_windows(part) for part in parts] if sys.platform == "win32" else parts

@@ -213,6 +213,8 @@ def name_text(path: str) -> str:
 
 def text_name(text: str) -> str:
     """The path that ``name_text`` made the text from."""
-    return os.fsdecode(
-        _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode())
-    )
+    name = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode())
+    try:
+        return os.fsdecode(name)
+    except UnicodeDecodeError:  # on Windows, where all names are text, it comes from elsewhere
+        return name.decode(errors="surrogateescape")
