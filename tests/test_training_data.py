@@ -1,5 +1,6 @@
 """The cache of a folder."""
 
+import errno
 import json
 import os
 import resource
@@ -153,6 +154,23 @@ class TestCache:
         assert list((tmp_path / "cache").glob("*.int16")) == [last.audio]
         with pytest.raises(InputError, match=f"{first.audio.name}: No such file or directory: another process removed"):
             in_use(first.audio)
+
+    def test_an_older_cache_that_cannot_be_removed_is_found_again(self, folder, tmp_path, monkeypatch) -> None:
+        """As on Windows, while another training reads it."""
+        first, unlink = open_cache(folder, tmp_path / "cache", CONFIG), Path.unlink
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            if path == first.audio:
+                raise PermissionError(errno.EACCES, "is used by another process")
+            unlink(path, missing_ok=missing_ok)
+
+        write_tone(folder / "0.wav", seconds=0.75)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            open_cache(folder, tmp_path / "cache", CONFIG)
+        write_tone(folder / "0.wav", seconds=0.8)
+        last = open_cache(folder, tmp_path / "cache", CONFIG)
+        assert list((tmp_path / "cache").glob("*.int16")) == [last.audio]
 
     def test_an_older_cache_stays_until_the_new_one_is_whole(self, folder, tmp_path) -> None:
         def interrupt(done: int, of: int) -> None:

@@ -63,14 +63,14 @@ class OlderCaches:
         )
 
     def remove(self) -> None:
-        """Removes indexes first: audio without one is ignored. What is in use stays, for a later run to remove."""
+        """Removes audio first: it would not be found without its index. What is in use stays, for a later run."""
         for index in self.indexes:
             audio = index.with_suffix(".int16")
             with suppress(OSError):
                 if audio.exists():
                     _lock(audio, alone=True).close()
+                audio.unlink(missing_ok=True)  # on Windows it is this that fails
                 index.unlink()
-                audio.unlink()
 
 
 def in_use(audio: Path) -> BinaryIO:
