@@ -50,7 +50,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     # It has a name before it is there, so that an interrupt finds it whenever it comes.
     temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex[:12]}"
     try:
-        temporary.mkdir(mode=0o700)
+        temporary.mkdir()  # for the owner alone it would, on Windows, hand that on to all that moves out of it
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

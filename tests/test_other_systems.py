@@ -19,6 +19,7 @@ from audiovae.checkpoint import load_checkpoint, save_checkpoint
 from audiovae.encoding.restore import audio_names
 from audiovae.latent_dataset.schema import name_text
 from audiovae.latent_dataset.shards import find_shards
+from audiovae.whole_file import temporary_folder
 
 MAPS, HANDLES = Path("/proc/self/maps"), Path("/proc/self/fd")
 WITHOUT_POSIX = """
@@ -163,3 +164,10 @@ def test_sources_from_other_systems_get_names_that_windows_takes(monkeypatch: py
     monkeypatch.setattr(os, "fsdecode", lambda name: name.decode("utf-8", "surrogatepass"))  # as it is there
     expected = ["What_", "11_59/c_", "_CON", "x/_aux", ".._.._y", "C_/z", "caf_", "Vol. 1/a"]
     assert audio_names(sources, "wav") == [f"{name}.wav" for name in expected]
+
+
+def test_a_temporary_folder_is_no_more_private_than_others(tmp_path: Path) -> None:
+    """On Windows a file keeps the rights that it got in the folder where it was made."""
+    (tmp_path / "plain").mkdir()
+    with temporary_folder(tmp_path) as temporary:
+        assert temporary.stat().st_mode == (tmp_path / "plain").stat().st_mode
