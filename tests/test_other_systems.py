@@ -16,9 +16,14 @@ from tiny_codec import save_tiny
 
 from audiovae.audio import Audio
 from audiovae.checkpoint import load_checkpoint, save_checkpoint
+from audiovae.cli.models import _watching
+from audiovae.cli.report import Report
+from audiovae.config import Config
 from audiovae.encoding.restore import audio_names
 from audiovae.latent_dataset.schema import name_text
 from audiovae.latent_dataset.shards import find_shards
+from audiovae.training.loop import Progress
+from audiovae.training.run import Run
 from audiovae.whole_file import temporary_folder
 
 MAPS, HANDLES = Path("/proc/self/maps"), Path("/proc/self/fd")
@@ -171,3 +176,13 @@ def test_a_temporary_folder_is_no_more_private_than_others(tmp_path: Path) -> No
     (tmp_path / "plain").mkdir()
     with temporary_folder(tmp_path) as temporary:
         assert temporary.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_clock_that_stands_still_between_two_figures_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows it ticks every 16 ms."""
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    with _watching(Run(tmp_path, Config(), tmp_path, tmp_path), Report(as_json=False, quiet=True)) as watch:
+        for step in (1, 2):
+            watch.stepped(Progress(step, loss=1.0, error_db=1.0, kl=1.0, learning_rate=1e-3, skipped_steps=0))

@@ -122,7 +122,8 @@ class _Bars:
         """Shows the figures, and the speed since they came first."""
         now = time.monotonic()
         step, since = self.first = self.first or (progress.step, now)
-        speed = f"  {(progress.step - step) / (now - since):.2f} steps/s" if progress.step > step else ""
+        # A clock may tick so seldom, every 16 ms on Windows, that no time has passed.
+        speed = f"  {(progress.step - step) / (now - since):.2f} steps/s" if now > since else ""
         self.advance(progress.step, self.steps, _figures(progress) + speed)
 
 
