@@ -19,9 +19,11 @@ from audiovae.checkpoint import load_checkpoint, save_checkpoint
 from audiovae.cli.models import _watching
 from audiovae.cli.report import Report
 from audiovae.config import Config
-from audiovae.encoding.restore import audio_names
+from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding.restore import Stored, audio_names, choose
 from audiovae.latent_dataset.schema import name_text
 from audiovae.latent_dataset.shards import find_shards
+from audiovae.latents import Latents
 from audiovae.training.loop import Progress
 from audiovae.training.run import Run
 from audiovae.whole_file import temporary_folder
@@ -186,3 +188,14 @@ def test_a_clock_that_stands_still_between_two_figures_is_no_error(
     with _watching(Run(tmp_path, Config(), tmp_path, tmp_path), Report(as_json=False, quiet=True)) as watch:
         for step in (1, 2):
             watch.stepped(Progress(step, loss=1.0, error_db=1.0, kl=1.0, learning_rate=1e-3, skipped_steps=0))
+
+
+def test_accents_match_however_a_name_is_composed(tmp_path: Path) -> None:
+    """A Mac's names may have them apart, and what is typed has them joined."""
+    joined, apart = "Caf\u00e9", "Cafe\u0301"
+    (tmp_path / apart).mkdir()
+    (tmp_path / apart / "a.wav").write_text("audio")
+    (found,) = find_recordings([tmp_path / f"{joined}*" / "*.wav"])
+    assert found.path == tmp_path / apart / "a.wav"
+    stored = [Stored(f"{apart}/a.wav", "", Latents.load), Stored("b.wav", "", Latents.load)]
+    assert choose(tmp_path, stored, [f"{joined}/*"]) == choose(tmp_path, stored, [f"{joined}/a.wav"]) == [0]

@@ -1,10 +1,14 @@
-"""Paths that match a pattern: as ``glob`` has it, but ** doesn't follow links to folders."""
+"""Paths that match a pattern: as ``glob`` has it, but ** doesn't follow links to folders.
+
+Accents match as they are read: a Mac's names may have them apart, and what is typed has them joined.
+"""
 
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from unicodedata import normalize
 
 
 def matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
@@ -25,7 +29,7 @@ def matching(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
         if part == "**":
             if entry.is_dir(follow_symlinks=False):
                 yield from matching(folder / entry.name, parts)
-        elif fnmatch(entry.name, part):
+        elif fnmatch(normalize("NFC", entry.name), normalize("NFC", part)):
             yield from matching(folder / entry.name, rest)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from audiovae.audio_folder import SUFFIXES
 from audiovae.codec import Codec
@@ -63,8 +64,12 @@ def choose(path: Path, stored: Sequence[Stored], where: Sequence[str]) -> list[i
     if not where:
         return list(range(len(stored)))
     matching: set[str] = set()
+    names = [normalize("NFC", item.source) for item in stored]  # a Mac's may have their accents apart
     for one in where:
-        found = {item.source for item in stored if item.source == one or fnmatchcase(item.source, one)}
+        wanted = normalize("NFC", one)
+        found = {
+            item.source for item, name in zip(stored, names, strict=True) if name == wanted or fnmatchcase(name, wanted)
+        }
         if not found:
             raise InputError(f"{path}: no encoded recording is named {one}")
         matching |= found
