@@ -21,6 +21,7 @@ from audiovae.cli.report import Report
 from audiovae.config import Config
 from audiovae.encoding.inputs import find_recordings
 from audiovae.encoding.restore import Stored, audio_names, choose
+from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text
 from audiovae.latent_dataset.shards import find_shards
 from audiovae.latents import Latents
@@ -199,3 +200,18 @@ def test_accents_match_however_a_name_is_composed(tmp_path: Path) -> None:
     assert found.path == tmp_path / apart / "a.wav"
     stored = [Stored(f"{apart}/a.wav", "", Latents.load), Stored("b.wav", "", Latents.load)]
     assert choose(tmp_path, stored, [f"{joined}/*"]) == choose(tmp_path, stored, [f"{joined}/a.wav"]) == [0]
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_a_list_in_another_encoding_is_refused_where_all_names_are_text(
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``dir /b *.wav > list.txt`` makes it; elsewhere names may hold any bytes."""
+    (tmp_path / "list.txt").write_bytes("Größe.wav\r\n".encode("cp850"))
+    (found,) = find_recordings([tmp_path / "list.txt"])
+    assert found.source == r"Gr\x94\xe1e.wav"
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(InputError, match=r"list\.txt: not a list of paths in UTF-8"):
+        find_recordings([tmp_path / "list.txt"])
+    (tmp_path / "list.txt").write_text("Größe.wav\n", encoding="utf-8-sig")
+    assert find_recordings([tmp_path / "list.txt"])[0].source == "Größe.wav"

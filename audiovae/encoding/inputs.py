@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import posixpath
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ LINKS_FOLLOWED = 40
 """In an archive, from one to the next; more are a loop."""
 UTF_16_MARKS = tuple(mark.decode("utf-8", "surrogateescape") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 """What the first bytes of such a file are, read as UTF-8."""
+ALL_NAMES_ARE_TEXT = ("darwin", "win32")
+"""Systems where bytes in a list that are no UTF-8 mean another encoding, such as that of Windows' cmd."""
 _PATH_KEYS = ("path", "audio_filepath")
 """Of a line of a manifest; the second is NeMo's."""
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -211,7 +214,7 @@ def _text(path: Path) -> str:
 
 def _listed(name: str, folder: str, text: str) -> dict[str, Place]:
     """The paths in a list or manifest that lies in a folder."""
-    if text[:2] in UTF_16_MARKS:
+    if text[:2] in UTF_16_MARKS or (sys.platform in ALL_NAMES_ARE_TEXT and _has_other_bytes(text)):
         raise InputError(f"{name}: not a list of paths in UTF-8")
     lines = (line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n"))
     lines = (line for line in lines if line.strip())
@@ -219,6 +222,10 @@ def _listed(name: str, folder: str, text: str) -> dict[str, Place]:
     found: dict[str, Place] = dict.fromkeys(_beside(folder, path) for path in paths)
     remote.want_buckets(path for path in found if scheme_of(path))
     return found
+
+
+def _has_other_bytes(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _beside(folder: str, path: str) -> str:
