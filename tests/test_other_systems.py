@@ -215,3 +215,16 @@ def test_a_list_in_another_encoding_is_refused_where_all_names_are_text(
         find_recordings([tmp_path / "list.txt"])
     (tmp_path / "list.txt").write_text("Größe.wav\n", encoding="utf-8-sig")
     assert find_recordings([tmp_path / "list.txt"])[0].source == "Größe.wav"
+
+
+def test_a_folder_that_is_spelt_otherwise_is_the_same(tmp_path: Path) -> None:
+    """Windows and Macs take Music for music, which here a link does."""
+    music = make_music(tmp_path / "music")
+    (tmp_path / "Music").symlink_to(music)
+    (tmp_path / "backup").symlink_to(music)
+    run(music, tmp_path / "latents")
+    assert run(tmp_path / "Music", tmp_path / "latents").encoded == 0
+    (music / "00002.wav").write_text("changed")
+    outcome = run(tmp_path / "Music", tmp_path / "latents", redo="changed")
+    assert (outcome.done_before, outcome.encoded) == (5, 1)
+    assert run(tmp_path / "backup", tmp_path / "latents").encoded == 6

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -59,8 +60,9 @@ class Plan:
 def make_plan(recordings: Sequence[Recording], dataset: Path, settings: DatasetSettings, *, redo: Redo) -> Plan:
     """Compares recordings with rows, and takes the rows that are to be made anew out of their shards.
 
-    A row is a recording's if it has its path; or its source and checksum, where the row's own path leads nowhere any
-    more: then the recordings were moved. Call it under the lock. Raises InputError if the dataset has other settings.
+    A row is a recording's if it has its path, however it is spelt; or its source and checksum, where the row's own
+    path leads nowhere any more: then the recordings were moved. Call it under the lock. Raises InputError if the
+    dataset has other settings.
     """
     plan = Plan([])
     shards, held = _held(dataset, settings, plan)
@@ -144,7 +146,7 @@ def _compared(
         by_source.setdefault(row.source, []).append(row)
 
     def compare(recording: Recording) -> tuple[Recording, _Held | None, bool | None]:
-        own = held.get(recording.name)
+        own = held.get(recording.name) or _spelt_otherwise(recording, by_source)
         row = own or _of_another_root(recording, by_source)
         if row is None or not row.ok or (redo == "all" and _can_be_read(recording)):
             return recording, row, None
@@ -155,6 +157,21 @@ def _compared(
         for start in range(0, len(recordings), STORE_CHUNK):
             chunk = recordings[start : start + STORE_CHUNK]
             yield from (threads.map if any(one.uri for one in chunk) else map)(compare, chunk)
+
+
+def _spelt_otherwise(recording: Recording, by_source: dict[str, list[_Held]]) -> _Held | None:
+    """The row of the same file below the same folder, where a system takes Music and music for one."""
+    candidates = [] if recording.uri else by_source.get(recording.source, [])
+    return next((row for row in candidates if _is_spelling(full_name(row.root, row.source), recording.name)), None)
+
+
+def _is_spelling(one: str, other: str) -> bool:
+    if normalize("NFC", one).casefold() != normalize("NFC", other).casefold():
+        return False
+    try:
+        return os.path.samefile(text_name(one), text_name(other))
+    except OSError:  # one is gone, or in an archive
+        return False
 
 
 def _of_another_root(recording: Recording, by_source: dict[str, list[_Held]]) -> _Held | None:
