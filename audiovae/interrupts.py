@@ -9,7 +9,8 @@ from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""Windows has no SIGHUP; its SIGBREAK is Ctrl-Break, and all that one program there can send another."""
 _deaf: set[BaseProcess] = set()
 """Processes that see no such signals."""
 

@@ -60,6 +60,20 @@ def as_on_windows(code: str, *words: object) -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_POSIX + code, *map(str, words)], check=True, timeout=120)
 
 
+def test_ctrl_break_ends_a_command_as_ctrl_c_does() -> None:
+    """Windows has no other signal that a program can send to another one."""
+    as_on_windows("""
+signal.SIGBREAK = signal.SIGUSR1
+from audiovae import cli
+cli._clean_up_when_told_to_stop()
+try:
+    signal.raise_signal(signal.SIGBREAK)
+except KeyboardInterrupt:
+    sys.exit(0)
+sys.exit(1)
+""")
+
+
 def is_held(path: str | Path) -> bool:
     """Whether this process has a file open or mapped: Windows then neither renames nor removes it."""
     handles = {os.readlink(handle) for handle in HANDLES.iterdir() if handle.is_symlink()}
