@@ -248,7 +248,7 @@ def test_encode_on_ray_without_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     line = refuse("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint, "--ray", "local")
-    assert line == "encoding on Ray needs more packages: pip install 'audiovae[ray]'"
+    assert line == 'encoding on Ray needs more packages: pip install "audiovae[ray]"'
 
 
 def test_on_ray_this_machine_needs_no_gpu_and_workers_are_the_nodes(
@@ -256,7 +256,7 @@ def test_on_ray_this_machine_needs_no_gpu_and_workers_are_the_nodes(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     words = ("encode", clips, "--out", tmp_path / "x", "--checkpoint", checkpoint, "--ray", "local", "--device", "cuda")
-    assert refuse(*words) == "encoding on Ray needs more packages: pip install 'audiovae[ray]'"
+    assert refuse(*words) == 'encoding on Ray needs more packages: pip install "audiovae[ray]"'
     assert "not with --ray" in misuse(*words, "--workers", 2)
 
 

@@ -205,7 +205,7 @@ def test_training_without_its_packages_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(training, "find_spec", lambda name: None if name == "tensorboard" else object())
     line = refuse("train", quick, "--data", music, "--out", tmp_path / "run")
-    assert line == "training needs more packages: pip install 'audiovae[train]'"
+    assert line == 'training needs more packages: pip install "audiovae[train]"'
 
 
 def test_a_plain_install_says_so_whatever_is_in_the_folder(music: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_plain_install_says_so_whatever_is_in_the_folder(music: Path, tmp_path
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").touch()
     for folder, words in (
-        ("new", "training needs more packages: pip install 'audiovae[train]'"),
+        ("new", 'training needs more packages: pip install "audiovae[train]"'),
         ("used", "not empty"),
     ):
         ran = python("-c", code, "train", "tiny", "--data", music, "--out", tmp_path / folder)

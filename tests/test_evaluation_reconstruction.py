@@ -95,4 +95,4 @@ def test_zimtohrli_hears_more_noise_as_worse() -> None:
 
 def test_without_zimtohrli_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audiovae.evaluation.perceptual.find_spec", lambda name: None)
-    assert why_not_zimtohrli() == "zimtohrli is not installed (pip install 'audiovae[evaluate]')"
+    assert why_not_zimtohrli() == 'zimtohrli is not installed (pip install "audiovae[evaluate]")'

@@ -80,7 +80,7 @@ def ray_encoder(
         try:
             import ray
         except ImportError as error:
-            raise InputError("encoding on Ray needs more packages: pip install 'audiovae[ray]'") from error
+            raise InputError('encoding on Ray needs more packages: pip install "audiovae[ray]"') from error
         ours = not ray.is_initialized()
         if ours:
             _connect(address)

@@ -13,7 +13,7 @@ SAMPLE_RATE = 48_000
 
 def why_not_zimtohrli() -> str | None:
     """Why the score can't be had here; None where it can."""
-    return None if find_spec("zimtohrli") else "zimtohrli is not installed (pip install 'audiovae[evaluate]')"
+    return None if find_spec("zimtohrli") else 'zimtohrli is not installed (pip install "audiovae[evaluate]")'
 
 
 def zimtohrli_mos(target: Float[Tensor, "1 samples"], output: Float[Tensor, "1 samples"], sample_rate: int) -> float:

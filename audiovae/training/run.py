@@ -204,7 +204,7 @@ def require_folder(data: Path) -> None:
 def require(device: str) -> None:
     """Raises InputError where the packages of the extra ``train``, or the device, are missing."""
     if not (find_spec("accelerate") and find_spec("tensorboard")):
-        raise InputError("training needs more packages: pip install 'audiovae[train]'")
+        raise InputError('training needs more packages: pip install "audiovae[train]"')
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

@@ -1,6 +1,6 @@
 """Phase reconstruction beside librosa's and torchaudio's: quality against time, on one thread; tables and a picture.
 
-    pip install '.[evaluate]'
+    pip install ".[evaluate]"
     python tests/benchmarks/griffin_lim.py [CLIP...] [--seconds 10] [--write tests/benchmarks/synthesis.md]
 
 Quality is spectral convergence in dB (lower is better; to the clip's STFT magnitudes), the mean opinion score that
