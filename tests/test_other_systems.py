@@ -19,7 +19,9 @@ from audiovae.checkpoint import load_checkpoint, save_checkpoint
 from audiovae.cli.models import _watching
 from audiovae.cli.report import Report
 from audiovae.config import Config
-from audiovae.encoding.inputs import find_recordings
+from audiovae.encoding import workers
+from audiovae.encoding.inputs import Recording, find_recordings
+from audiovae.encoding.preparation import Analysis
 from audiovae.encoding.restore import Stored, audio_names, choose
 from audiovae.errors import InputError
 from audiovae.latent_dataset.schema import name_text
@@ -242,3 +244,18 @@ def test_a_folder_that_is_spelt_otherwise_is_the_same(tmp_path: Path) -> None:
     outcome = run(tmp_path / "Music", tmp_path / "latents", redo="changed")
     assert (outcome.done_before, outcome.encoded) == (5, 1)
     assert run(tmp_path / "backup", tmp_path / "latents").encoded == 6
+
+
+def test_no_more_processes_are_waited_for_than_windows_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def pool(*_: object, workers: int) -> None:
+        asked.append(workers)
+        raise InterruptedError
+
+    monkeypatch.setattr(workers, "_Pool", pool)
+    for platform in ("win32", "linux"):
+        monkeypatch.setattr(sys, "platform", platform)
+        with pytest.raises(InterruptedError):
+            next(workers.prepared([Recording("a.wav", "/music")] * 100, Analysis(Config(), 8, 24), workers=80))
+    assert asked == [60, 80]

@@ -5,6 +5,7 @@ and when a decoder crashes, it must be known on which recording.
 """
 
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
@@ -25,6 +26,8 @@ MESSAGES_AHEAD = 32
 """Pieces (9 MB at most each) that wait for the model."""
 RECORDINGS_AHEAD = 4096
 """How far a recording may be decoded before its turn: the rows are written in order, and wait in memory."""
+MOST_ON_WINDOWS = 60
+"""Processes: up to Python 3.12, no more can be waited for at once there."""
 LONGEST_WAIT_SECONDS = 0.2
 """An interrupt that comes just before a thread waits doesn't wake it: it is answered when the wait has ended."""
 
@@ -48,8 +51,9 @@ def prepared(
             for message in prepare(recording, analysis):
                 yield index, message
         return
+    workers = min(workers, len(recordings), MOST_ON_WINDOWS if sys.platform == "win32" else workers)
     with TemporaryDirectory(prefix="audiovae-") as folder:  # removed even if the processes are killed
-        pool = _Pool(recordings, analysis, folder, workers=min(workers, len(recordings)))
+        pool = _Pool(recordings, analysis, folder, workers=workers)
         thread = Thread(target=pool.run, name="audiovae-decoding", daemon=True)
         try:
             thread.start()
