@@ -57,7 +57,7 @@ def open_shard(path: Path, *, checksums: bool = False, mapped: bool = False) -> 
 
     try:
         return pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=checksums)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for a damaged name of a column
         raise _unreadable(path, error, "damaged, or not a Parquet file") from error
 
 
