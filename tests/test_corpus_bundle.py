@@ -11,6 +11,7 @@ from argparse import ArgumentTypeError
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -419,7 +420,7 @@ def test_a_corpus_is_made_by_one_recipe_at_a_time(recipes: Path, tmp_path: Path)
         pytest.raises(InputError, match=r"another process is writing to it$"),
         ThreadPoolExecutor() as pool,
     ):
-        corpus.build(tmp_path, [], lambda job: None, pool, {})
+        corpus.build(tmp_path, [SimpleNamespace(file=Path("a.flac"))], lambda job: None, pool, {})
 
 
 def test_recipes_tell_what_stops_them_in_one_line(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,8 +78,9 @@ def test_a_folder_of_another_recipe_is_refused(tmp_path: Path):
             "import argparse, concurrent.futures, pathlib, corpus\n"
             f"out = pathlib.Path({str(tmp_path / 'out')!r})\n"
             f"options = argparse.Namespace(out=out, jobs=2, fonts=[pathlib.Path('a/b.sf2')], seconds={seconds})\n"
+            "silent = argparse.Namespace(file=pathlib.Path('train/a.flac'))\n"
             "with concurrent.futures.ThreadPoolExecutor() as pool:\n"
-            "    corpus.build(out, [], None, pool, corpus.recipe_of(options))\n"
+            "    corpus.build(out, [silent], lambda job: None, pool, corpus.recipe_of(options))\n"
         )
         return subprocess.run([sys.executable, "-c", code], cwd=DATA, capture_output=True, text=True, check=False)
 
