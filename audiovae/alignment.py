@@ -23,15 +23,22 @@ Fit = Literal["stretch", "loop", "trim"]
 """How lengths are matched: stretch (resampled in time to the length between), loop (to the longest), trim."""
 Number = float | int
 DEFAULT_CONFIG = Config()
+LARGEST_RATIO = 4.0
+"""How many times as fast a recording is played with all of its detail: more would only cost memory."""
 SILENT_DB = -90.0
 """Level that silence counts as, in a mix with something audible: the end of a 16-bit recording's range."""
 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Recordings on one time axis, ready to be mixed, and the length of what is made of them."""
+    """Recordings that are brought to one time axis, and the length of what is made of them."""
 
-    means: Float[Tensor, "recordings channels latent_channels latent_frames"]
+    recordings: list[Float[Tensor, "channels latent_channels _"]]
+    """Their means, all of the same channels, looped or trimmed if need be, but not stretched."""
+    ratios: list[float]
+    """How many times as long each recording is as what is made of them: it is to be stretched by that."""
+    latent_frames: int
+    """Of what is made of them."""
     sample_rate: int
     """Hz."""
     samples: int
@@ -41,6 +48,12 @@ class Aligned:
     def duration_seconds(self) -> float:
         """Length of what is made of them."""
         return self.samples / self.sample_rate
+
+    @property
+    def means(self) -> Float[Tensor, "recordings channels latent_channels latent_frames"]:
+        """The recordings on the common time axis, ready to be mixed: those that must be are stretched as latents."""
+        pairs = zip(self.recordings, self.ratios, strict=True)
+        return torch.stack([stretch(mean, self.latent_frames, ratio=ratio) for mean, ratio in pairs])
 
 
 def to_one_time_axis(
@@ -62,13 +75,14 @@ def to_one_time_axis(
     else:
         frames = reference.latent_frames
         samples = nearest_samples(seconds * sample_rate, frames, sample_rate, config)
-    fitted = []
+    recordings, ratios = [], []
     for mean, one in zip(match_channels(latents), latents, strict=True):
-        if fit == "stretch":
-            fitted.append(stretch(mean, frames, ratio=one.duration_seconds / seconds if seconds else 1.0))
-        else:
-            fitted.append(_loop(mean, frames)[..., :frames])
-    return Aligned(torch.stack(fitted), sample_rate, samples)
+        ratio = one.duration_seconds / seconds if fit == "stretch" and seconds else 1.0
+        if ratio > LARGEST_RATIO:
+            mean = stretch(mean, round(LARGEST_RATIO * frames), ratio=ratio / LARGEST_RATIO)
+        recordings.append(mean if fit == "stretch" else _loop(mean, frames)[..., :frames])
+        ratios.append(min(ratio, LARGEST_RATIO))
+    return Aligned(recordings, ratios, frames, sample_rate, samples)
 
 
 def check_matching(latents: Sequence[Latents], config: Config) -> None:

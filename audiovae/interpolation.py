@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.alignment import (
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 Align = Literal["both", "pitch", "time", "none"]
 """pitch: tones glide, transposed to the pitch between; time: onsets move, to the time between; both: notes do both;
-none: latents are mixed as they are, and notes crossfade."""
+none: nothing is matched, and notes crossfade. Without a codec, which is only possible then, recordings of other
+lengths are stretched as latents, which smears attacks."""
 
 
 def interpolate(
@@ -154,13 +156,12 @@ class Morph:
         mean_weight = curve.mean_weight(max(a.duration_seconds, b.duration_seconds))
         shares = [1.0 - mean_weight, mean_weight]
         aligned = to_one_time_axis([a, b], shares, fit=self._fit, config=_config_of(self._codec))
-        means, duration_seconds = aligned.means, aligned.duration_seconds
+        duration_seconds = aligned.duration_seconds
         if curve.in_seconds and curve.times[-1] > duration_seconds:
             logger.warning(f"curve {curve}: the sound ends before it, after {duration_seconds:.2f} s")
-        positions = torch.linspace(0, 1, means.shape[-1], dtype=torch.float64)
+        positions = torch.linspace(0, 1, aligned.latent_frames, dtype=torch.float64)
         weights = curve.weights_at(positions, duration_seconds=duration_seconds)
-        if self._codec and self._align != "none":
-            means = self._notes_of([0, 1], aligned, self._codec, self._align).at(torch.stack([1 - weights, weights]))
+        means = self._moved([0, 1], aligned, torch.stack([1 - weights, weights]))
         return Latents(
             mean=between(means[0], means[1], weights, path),
             logvar=None,
@@ -192,23 +193,33 @@ class Morph:
         """The time axis between the recordings, and those that have a share, ready to be mixed."""
         aligned = to_one_time_axis(self.latents, shares, fit=self._fit, config=_config_of(self._codec))
         used = [index for index, share in enumerate(shares) if share != 0]
-        means = aligned.means[used]
-        if self._codec and self._align != "none" and len(used) > 1:
-            weights = torch.tensor([shares[index] for index in used])[:, None].expand(-1, means.shape[-1])
-            means = self._notes_of(used, aligned, self._codec, self._align).at(weights)
-        return aligned, means
+        weights = torch.tensor([shares[index] for index in used])[:, None].expand(-1, aligned.latent_frames)
+        return aligned, self._moved(used, aligned, weights)
+
+    def _moved(self, used: list[int], aligned: Aligned, weights: Float[Tensor, "used latent_frames"]) -> Means:
+        """Those used on this time axis, at the pitch and the time between them."""
+        if self._codec is None or len(used) == 1:
+            return aligned.means[used]
+        notes, ratios = self._notes_of(used, aligned, self._codec, self._align), [aligned.ratios[one] for one in used]
+        return notes.at(weights, seconds=aligned.duration_seconds, ratios=ratios)
 
     def _notes_of(self, used: list[int], aligned: Aligned, codec: Codec, by: MatchBy) -> NoteAlignment:
-        """The alignment of those used, on this time axis; notes are matched once, for all steps of a path."""
-        means = aligned.means[used]
+        """The alignment of those used; notes are matched once, for all steps of a path."""
         if self._matched is None or self._matched[0] != used:
             at_mean_length = [1 / len(used) if index in used else 0.0 for index in range(len(self.latents))]
             halfway = to_one_time_axis(self.latents, at_mean_length, fit=self._fit, config=codec.config)
-            match = match_notes(codec, halfway.means[used], seconds=halfway.duration_seconds, by=by)
+            match = match_notes(
+                codec,
+                [halfway.recordings[index] for index in used],
+                seconds=halfway.duration_seconds,
+                by=by,
+                ratios=[halfway.ratios[index] for index in used],
+                latent_frames=halfway.latent_frames,
+            )
             self._matched, self._notes = (used, match), None
-        if self._notes is None or not _same(self._notes.means, means):
-            frames = codec.config.model.time_stride * means.shape[-1]
-            self._notes = NoteAlignment(codec, means, self._matched[1].stretched(frames, aligned.duration_seconds))
+        recordings = [aligned.recordings[index] for index in used]
+        if self._notes is None or not all(map(_same, self._notes.means, recordings)):
+            self._notes = NoteAlignment(codec, recordings, self._matched[1])
         return self._notes
 
 

@@ -1,6 +1,7 @@
 """Which notes of recordings belong together: how far apart they are in pitch and time."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +14,13 @@ from audiovae.codec import CHUNK_LATENT_FRAMES, Codec
 from audiovae.config import SpectrogramConfig
 from audiovae.interval import best_intervals, correlation_at, matches, partials
 from audiovae.lag import best_lags, onset_strength
-from audiovae.retiming import common_times, read, stretched_places
+from audiovae.retiming import common_times, read, stretched, stretched_places
 from audiovae.voice_match import find_voices, pooled
 from audiovae.voices import Voices
 
 Means = Float[Tensor, "recordings channels latent_channels latent_frames"]
-MatchBy = Literal["both", "pitch", "time"]
+Recordings = Means | Sequence[Float[Tensor, "channels latent_channels _"]]
+MatchBy = Literal["both", "pitch", "time", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +74,37 @@ def _joined(matched: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(products), torch.cat(weights)
 
 
-def match_notes(codec: Codec, means: Means, *, seconds: float, by: MatchBy = "both") -> NoteMatch:
+def match_notes(
+    codec: Codec,
+    means: Recordings,
+    *,
+    seconds: float,
+    by: MatchBy = "both",
+    ratios: Sequence[float] | None = None,
+    latent_frames: int | None = None,
+) -> NoteMatch:
     """Compares what the decoder makes of the latents (``lag``, ``interval``), all channels of a recording together.
 
-    Every recording is compared with the first. ``by`` says what is matched, pitch, time or both; the other counts as
-    equal. ``seconds`` is their length.
+    Every recording is compared with the first. ``by`` says what is matched, pitch, time, both or none; what isn't
+    counts as equal. ``seconds`` and ``latent_frames`` are the length that they are compared at; each recording is as
+    many times as long as ``ratios`` say, by default once.
     """
-    frames = codec.config.model.time_stride * means.shape[-1]
+    ratios = [1.0] * len(means) if ratios is None else list(ratios)
+    frames = codec.config.model.time_stride * (latent_frames or means[0].shape[-1])
     lags = torch.zeros(len(means) - 1, frames)
-    if by != "pitch":
-        first, *others = (onset_strength(_mono_pieces(codec, mean)) for mean in means)
+    if by in ("both", "time"):
+        on_axis = torch.arange(frames, dtype=torch.float64)
+        sounds = ([(mean, stretched(on_axis, ratio))] for mean, ratio in zip(means, ratios, strict=True))
+        first, *others = (onset_strength(one for (one,) in _mono_pieces(codec, sound)) for sound in sounds)
         lags = torch.stack([best_lags(first, other) for other in others])
     times = common_times(lags)
-    if by == "time":
+    if by in ("time", "none"):
         return NoteMatch(times, torch.zeros(len(means), frames), Voices.none(len(means), frames), seconds)
-    compared = _compared_with_first(codec, means, times)
+    sounds = [(mean, stretched(its_times, ratio)) for mean, its_times, ratio in zip(means, times, ratios, strict=True)]
+    compared = [PitchComparison(codec.config.spectrogram) for _ in sounds[1:]]
+    for first, *others in _mono_pieces(codec, sounds):
+        for comparison, other in zip(compared, others, strict=True):
+            comparison.add(first, other)
     above = [one.above_semitones() for one in compared]
     voices = compared[0].voices(above[0]) if len(above) == 1 else Voices.none(len(means), frames)
     return NoteMatch(times, torch.stack([torch.zeros(frames), *above]), voices, seconds)
@@ -108,23 +126,16 @@ def decoded_around(
         return first, model.decode(codec.all_channels(mean[..., first:last]).to(codec.device, torch.float32))
 
 
-def _compared_with_first(
-    codec: Codec, means: Means, times: Float[Tensor, "recordings frames"]
-) -> list[PitchComparison]:
-    """The other recordings' pitches beside the first one's, by frame of the common time axis."""
-    stride = codec.config.model.time_stride
-    compared = [PitchComparison(codec.config.spectrogram) for _ in means[1:]]
-    for begin, end, _ in chunks(means.shape[-1], CHUNK_LATENT_FRAMES, 0):
-        pieces = []
-        for mean, its_times in zip(means, times[:, begin * stride : end * stride], strict=True):
-            start, spectrogram = decoded_around(codec, mean, its_times)
-            pieces.append(read(spectrogram[:, 0].mean(0).cpu(), its_times - start * stride))
-        for comparison, other in zip(compared, pieces[1:], strict=True):
-            comparison.add(pieces[0], other)
-    return compared
-
-
 def _mono_pieces(
-    codec: Codec, mean: Float[Tensor, "channels latent_channels latent_frames"]
-) -> Iterator[Float[Tensor, "n_bands _"]]:
-    return (piece.mean(0).cpu() for piece in codec.spectrogram_chunks(codec.all_channels(mean)))
+    codec: Codec, sounds: Sequence[tuple[Float[Tensor, "channels latent_channels _"], Float[Tensor, " frames"]]]
+) -> Iterator[list[Float[Tensor, "n_bands piece"]]]:
+    """What is decoded of recordings, each at frames of its own, piece by piece: all of them side by side."""
+    frames, stride = len(sounds[0][1]), codec.config.model.time_stride
+    # A piece may need a longer one of a recording that is played faster.
+    fastest = max(1.0, *(float(times[-1] - times[0]) / frames for _, times in sounds))
+    for begin, end, _ in chunks(frames, stride * math.ceil(CHUNK_LATENT_FRAMES / fastest), 0):
+        pieces = []
+        for mean, times in sounds:
+            start, spectrogram = decoded_around(codec, mean, times[begin:end])
+            pieces.append(read(spectrogram[:, 0].mean(0).cpu(), times[begin:end] - start * stride))
+        yield pieces

@@ -62,8 +62,13 @@ def read(values: Float[Tensor, "*batch frames"], places: Float[Tensor, " places"
 
 
 def stretched_places(frames: int, ratio: float) -> Float[Tensor, " frames"]:
-    """Where the middles of this many frames lie in a sound ``ratio`` times as long: (k + 1/2) ratio - 1/2."""
-    return (torch.arange(frames, dtype=torch.float64) + 0.5) * ratio - 0.5
+    """Where the middles of this many frames lie in a sound ``ratio`` times as long."""
+    return stretched(torch.arange(frames, dtype=torch.float64), ratio)
+
+
+def stretched(places: Float[Tensor, "*batch places"], ratio: float) -> Float[Tensor, "*batch places"]:
+    """Where the middles of frames lie in a sound ``ratio`` times as long: (k + 1/2) ratio - 1/2."""
+    return (places + 0.5) * ratio - 0.5
 
 
 def _inverse(places: Float[Tensor, " frames"], values: Float[Tensor, " frames"]) -> Float[Tensor, " frames"]:

@@ -290,6 +290,32 @@ def test_a_path_between_lengths_has_no_jumps(codec: Codec) -> None:
     assert changes.max() < 0.3
 
 
+def hits(seconds: float) -> Audio:
+    """Eight bursts of noise, evenly over so many seconds."""
+    samples, burst = round(seconds * RATE), round(0.06 * RATE)
+    waveform, noise = torch.zeros(1, samples), torch.randn(burst, generator=torch.Generator().manual_seed(0))
+    for place in range(8):
+        start = round((place + 0.5) / 8 * samples)
+        waveform[0, start : start + burst] = 0.2 * noise * torch.linspace(1, 0, burst)
+    return Audio(waveform, RATE, source="hits")
+
+
+def hit_levels_db(codec: Codec, latents: Latents) -> torch.Tensor:
+    """The highest level of each eighth."""
+    power = codec.spectrogram.denormalise(codec.spectrogram_of(latents)).square().sum((0, 1))
+    eighths = power[: len(power) // 8 * 8].unflatten(0, (8, -1))
+    return 10 * eighths.amax(1).log10()
+
+
+@pytest.mark.parametrize("align", ["both", "pitch", "none"])
+def test_hits_between_lengths_are_as_loud_as_at_the_ends(codec: Codec, align: Any) -> None:
+    a, b = codec.encode(hits(2.4)), codec.encode(hits(2.85))
+    lowest = min(hit_levels_db(codec, one).min() for one in (a, b))
+    morph = Morph([a, b], align=align, codec=codec)
+    for weight in (0.2, 0.5, 0.8):
+        assert hit_levels_db(codec, morph.at([1 - weight, weight])).min() > lowest - 1.5
+
+
 @pytest.mark.parametrize("align", ["pitch", "time"])
 def test_the_way_back_is_the_way(codec: Codec, align: Any) -> None:
     a, b = codec.encode(EXAMPLES / "folk_founders.flac"), codec.encode(EXAMPLES / "music_box.flac")
