@@ -15,7 +15,7 @@ from audiovae.audio import Audio, AudioFile, AudioWriter, refuse_shape
 from audiovae.checkpoint import Checkpoint, load_checkpoint
 from audiovae.chunks import analysis_chunks, chunks, measure
 from audiovae.config import Config
-from audiovae.decoded_level import estimated_level_db, level_db_of
+from audiovae.decoded_level import crest_db_of, estimated_level_db, level_db_of
 from audiovae.errors import InputError
 from audiovae.griffin_lim import griffin_lim
 from audiovae.latents import Latents, count_latent_frames
@@ -159,6 +159,11 @@ class Codec:
     def decoded_level_db(self, latents: Latents) -> float:
         """Level in dBFS of what the decoder makes of latents, which ``decode`` brings to theirs; -70 for silence."""
         return self._decoded(self.all_channels(latents.mean), FRAMES_PAST)[1]
+
+    def crest_db(self, latents: Latents) -> float:
+        """By how many dB the loudest moment of what the decoder makes of latents lies above its level."""
+        spectrograms = self.spectrogram_chunks(self.all_channels(latents.mean))
+        return crest_db_of(map(self.spectrogram.magnitude, spectrograms), self.spectrogram)
 
     def all_channels(
         self, mean: Float[Tensor, "channels latent_channels latent_frames"]

@@ -1,5 +1,7 @@
 """The level of what the decoder makes of latents: from end to end, or by excerpts where that would be hours."""
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,12 +20,22 @@ EXCERPTS, EXCERPT_LATENT_FRAMES, EXCERPT_CONTEXT = 64, 4, 4
 """How many excerpts are decoded, of all channels together, how long, and with how much context."""
 
 
-def level_db_of(magnitudes: list[Tensor], spectrogram: Spectrogram) -> float:
+def level_db_of(magnitudes: Iterable[Tensor], spectrogram: Spectrogram) -> float:
     """Level in dBFS of inverted magnitudes that come in pieces [channels, bins, frames]."""
+    return max(_metered(magnitudes, spectrogram).level_db, ABSOLUTE_GATE_DB)
+
+
+def crest_db_of(magnitudes: Iterable[Tensor], spectrogram: Spectrogram) -> float:
+    """By how many dB the loudest moment lies above that level; 0 for silence."""
+    meter = _metered(magnitudes, spectrogram)
+    return max(meter.loudest_db, ABSOLUTE_GATE_DB) - max(meter.level_db, ABSOLUTE_GATE_DB)
+
+
+def _metered(magnitudes: Iterable[Tensor], spectrogram: Spectrogram) -> LevelMeter:
     meter = LevelMeter(spectrogram.config.frame_rate)
     for piece in magnitudes:
         meter.add_powers(spectrogram.frame_power(piece).cpu())
-    return max(meter.level_db, ABSOLUTE_GATE_DB)
+    return meter
 
 
 @torch.inference_mode()

@@ -30,7 +30,7 @@ from audiovae.config import Config
 from audiovae.curve import Curve
 from audiovae.errors import InputError
 from audiovae.latents import Latents
-from audiovae.level import ABSOLUTE_GATE_DB
+from audiovae.mix_level import MixLevel
 from audiovae.mixing import PathShape, between, mix
 from audiovae.note_alignment import NoteAlignment
 from audiovae.note_match import MatchBy, Means, NoteMatch, match_notes
@@ -55,9 +55,9 @@ def interpolate(
 ) -> Latents:
     """The sound at ``weight`` between two: 0 has exactly ``a``'s latents, 1 exactly ``b``'s.
 
-    Weights outside 0 to 1 extrapolate latents and pitch (not time, length and level). ``codec`` is the model which made
-    them, the bundled one unless it is given. Raises InputError for recordings of different models and for what else
-    can't be mixed.
+    Weights outside 0 to 1 extrapolate latents and pitch (not time, length and level). The level is between the ends'
+    or, if moments would be far louder than theirs, lower. ``codec`` is the model which made them, the bundled one
+    unless it is given. Raises InputError for recordings of different models and for what else can't be mixed.
     """
     mixed = blend([a, b], [1.0 - weight, weight], path=path, fit=fit, align=align, codec=codec)
     return replace(mixed, source=f"interpolate({a.source}, {b.source}, weight={weight:g}{_options(path, fit, align)})")
@@ -123,6 +123,7 @@ class Morph:
         self._fit: Fit = fit
         self._align: Align = align
         self._codec = _codec_of(latents, codec, align)
+        self._level = MixLevel(self.latents, self._codec, fit)
         self._matched: tuple[list[int], NoteMatch] | None = None
         """The recordings whose notes are matched, and how."""
         self._notes: NoteAlignment | None = None
@@ -137,15 +138,16 @@ class Morph:
             self._last = shares, *self._brought_together(shares)
         _, aligned, means = self._last
         made_of = ", ".join(f"{one.source}: {share:g}" for one, share in zip(self.latents, shares, strict=True))
-        return Latents(
+        mixed = Latents(
             mean=mix(means, [share for share in shares if share != 0], path),
             logvar=None,
             source=f"blend({made_of}{_options(path, self._fit, self._align)})",
             sample_rate=aligned.sample_rate,
             samples=aligned.samples,
-            level_db=mix_level_db(self._levels_db, shares),
+            level_db=mix_level_db(self._level.levels_db, shares),
             checkpoint=self.latents[0].checkpoint,
         )
+        return self._level.not_too_loud(mixed, shares) if len(means) > 1 else mixed
 
     def along(self, curve: Curve, *, path: PathShape = "normalised") -> Latents:
         """The sound that moves from the first to the second recording as the curve says (``interpolate_curve``)."""
@@ -162,32 +164,16 @@ class Morph:
         positions = torch.linspace(0, 1, aligned.latent_frames, dtype=torch.float64)
         weights = curve.weights_at(positions, duration_seconds=duration_seconds)
         means = self._moved([0, 1], aligned, torch.stack([1 - weights, weights]))
-        return Latents(
+        mixed = Latents(
             mean=between(means[0], means[1], weights, path),
             logvar=None,
             source=f"interpolate({a.source}, {b.source}, curve={curve}{_options(path, self._fit, self._align)})",
             sample_rate=aligned.sample_rate,
             samples=aligned.samples,
-            level_db=level_over_time_db(self._levels_db, shares),
+            level_db=level_over_time_db(self._level.levels_db, shares),
             checkpoint=a.checkpoint,
         )
-
-    @functools.cached_property
-    def _levels_db(self) -> list[float]:
-        """Of each recording, as far as it is used: what is left of one that is trimmed may be softer than the whole.
-
-        Only a codec can tell; without one, which is only without alignment, it is the whole's.
-        """
-        frames = min(self.latents, key=lambda one: one.duration_seconds).latent_frames
-        levels_db = []
-        for one in self.latents:
-            level_db = one.level_db
-            if self._codec and self._fit == "trim" and one.latent_frames > frames and level_db > -math.inf:
-                left_db = self._codec.decoded_level_db(replace(one, mean=one.mean[..., :frames], logvar=None))
-                is_heard = left_db > ABSOLUTE_GATE_DB
-                level_db += left_db - self._codec.decoded_level_db(one) if is_heard else -math.inf
-            levels_db.append(level_db)
-        return levels_db
+        return self._level.not_too_loud(mixed, shares) if 0 < mean_weight < 1 else mixed
 
     def _brought_together(self, shares: list[float]) -> tuple[Aligned, Means]:
         """The time axis between the recordings, and those that have a share, ready to be mixed."""

@@ -87,6 +87,12 @@ class LevelMeter:
             power = torch.where(power < 1e-12 * offset.square().mean(), 0.0, power)
         return gated_level_db(power, self._sizes())
 
+    @property
+    def loudest_db(self) -> float:
+        """Level of the loudest piece so far in dBFS, with a constant offset if there is one; -inf for silence."""
+        loudest = max(self._means()[0].tolist(), default=0.0)
+        return 10 * math.log10(loudest) if loudest > 0 else -math.inf
+
 
 def gated_level_db(power: Float[Tensor, " pieces"], count: Float[Tensor, " pieces"]) -> float:
     """Level in dBFS of pieces of these powers, each of which counts so many times; -inf for silence."""
