@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from audiovae.alignment import (
+    LARGEST_RATIO,
     level_over_time_db,
     match_channels,
     mix_level_db,
@@ -53,6 +54,15 @@ def test_stretch_has_the_length_between():
     aligned = to_one_time_axis([a, b], [0.25, 0.75])
     assert aligned.samples == 25000
     assert aligned.means.shape == (2, 1, 4, 1 + 25000 // HOP)
+
+
+def test_a_recording_that_is_far_too_long_is_made_shorter_before_it_is_stretched():
+    a, b = recording(3000), recording(300_000, seed=1)
+    for weights, ratio in (([0.5, 0.5], 300_000 / 151_500), ([0.99, 0.01], LARGEST_RATIO)):
+        aligned = to_one_time_axis([a, b], weights)
+        assert aligned.ratios[1] == pytest.approx(ratio)
+        assert aligned.recordings[1].shape[-1] <= math.ceil(LARGEST_RATIO * aligned.latent_frames)
+        assert torch.allclose(aligned.means[1].mean(), b.mean.mean(), atol=0.1)
 
 
 def test_stretch_length_stays_in_range_when_extrapolating():

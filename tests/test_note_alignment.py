@@ -215,6 +215,18 @@ def test_pieces_of_a_long_recording_make_the_whole(codec: Codec, monkeypatch: py
     assert torch.allclose(in_pieces.at(weights), whole, atol=1e-3)  # partials are compared in half precision
 
 
+def test_pieces_of_recordings_of_different_lengths_make_the_whole(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Audio(Audio.load(EXAMPLES / "guitar.flac").waveform[:, : round(1.3 * RATE)], RATE)
+    ends, weights = [codec.encode(EXAMPLES / "piano_bach.flac"), codec.encode(short)], (0.3, 0.97)
+    whole = [interpolate(*ends, weight=weight, codec=codec).mean for weight in weights]
+    for module in (note_alignment, note_match):
+        monkeypatch.setattr(module, "CHUNK_LATENT_FRAMES", 6)
+    for weight, one in zip(weights, whole, strict=True):
+        assert torch.allclose(interpolate(*ends, weight=weight, codec=codec).mean, one, atol=1e-3)
+
+
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
     phrases = [sound(phrase(EARLY)), sound(phrase(LATE, semitones=5)), sound(phrase(EARLY, semitones=2))]
     means = torch.stack([codec.encode(one).mean for one in phrases])

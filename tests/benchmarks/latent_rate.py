@@ -7,7 +7,8 @@ files of `test`: mean absolute error of the bands in dB, and of the sound that G
 convergence and the Zimtohrli MOS (package zimtohrli), at the level of the recording. The tables:
 
 - `latent-rate`: patches of 2, 4 and 8 frames with as many values a second. Stretched: codes are read at another speed,
-  as `interpolate` does where clips have different lengths, and the result is compared with the stretched spectrogram.
+  as mixing must do without a model where clips have different lengths, and the result is compared with the stretched
+  spectrogram.
 - `latent-smoothing`: how much of an error is heard smoothed over bands; 0 is plain PCA.
 - `latent-exponent`: powers that bands are raised to; one near 0 is a logarithm.
 - `latent-values`: more and fewer components, and the bands themselves.
