@@ -173,7 +173,8 @@ class Morph:
             level_db=level_over_time_db(self._level.levels_db, shares),
             checkpoint=a.checkpoint,
         )
-        return self._level.not_too_loud(mixed, shares) if 0 < mean_weight < 1 else mixed
+        extremes = ([1.0 - float(weight), float(weight)] for weight in weights.aminmax())
+        return self._level.not_too_loud(mixed, *extremes) if 0 < mean_weight < 1 else mixed
 
     def _brought_together(self, shares: list[float]) -> tuple[Aligned, Means]:
         """The time axis between the recordings, and those that have a share, ready to be mixed."""

@@ -37,15 +37,18 @@ class MixLevel:
             levels_db.append(level_db)
         return levels_db
 
-    def not_too_loud(self, mixed: Latents, shares: Sequence[Number]) -> Latents:
+    def not_too_loud(self, mixed: Latents, *shares: Sequence[Number]) -> Latents:
         """The mix of these shares, made softer if its loudest moment would be far louder than those of the recordings.
+
+        Of one that moves from some shares to others, both are given: it may be as loud as the louder of them.
 
         While only one of them sounds, a mix is soft. If that is most of the time, raising its level to theirs would
         make a blow of the few moments in which all sound; and from where on they are few, the level would jump.
         """
         if self._codec is None or mixed.level_db == -math.inf:
             return mixed
-        louder_db = self._codec.crest_db(mixed) - level_over_time_db(self._crests_db, shares)
+        between_db = max(level_over_time_db(self._crests_db, some) for some in shares)
+        louder_db = self._codec.crest_db(mixed) - between_db
         return replace(mixed, level_db=mixed.level_db - max(0.0, louder_db - LOUDER_DB))
 
     @functools.cached_property

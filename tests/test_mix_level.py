@@ -52,6 +52,17 @@ def test_a_curve_has_no_blow_either(codec: Codec, ends: tuple[Latents, Latents])
     assert loudest_db(codec, made) < sum(loudest_db(codec, one) for one in ends) / 2 + 3.01
 
 
+def test_a_curve_may_be_as_loud_as_the_louder_of_the_sounds_that_it_moves_between(
+    codec: Codec, ends: tuple[Latents, Latents]
+) -> None:
+    seconds = torch.arange(3 * RATE) / RATE
+    swell = 1 + 5 * torch.exp(-((seconds - 0.3) / 0.1).square())
+    stressed, steady = codec.encode(Audio(codec.decode(ends[0]).waveform * swell / 10, RATE)), ends[0]
+    assert codec.crest_db(stressed) > 10
+    made = interpolate_curve(stressed, steady, Curve.parse("0:0,1:1"), codec=codec)
+    assert made.level_db == pytest.approx((stressed.level_db + steady.level_db) / 2)
+
+
 def test_steady_sounds_have_the_level_between(codec: Codec, ends: tuple[Latents, Latents]) -> None:
     steady = ends[0]
     softer = Latents(steady.mean, None, "softer", RATE, steady.samples, steady.level_db - 20, steady.checkpoint)
