@@ -45,9 +45,9 @@ class MixLevel:
         While only one of them sounds, a mix is soft. If that is most of the time, raising its level to theirs would
         make a blow of the few moments in which all sound; and from where on they are few, the level would jump.
         """
-        if self._codec is None or mixed.level_db == -math.inf:
-            return mixed
         between_db = max(level_over_time_db(self._crests_db, some) for some in shares)
+        if self._codec is None or between_db == -math.inf:  # all that has a share above 0 is silent
+            return mixed
         louder_db = self._codec.crest_db(mixed) - between_db
         return replace(mixed, level_db=mixed.level_db - max(0.0, louder_db - LOUDER_DB))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import audiovae
+from audiovae.alignment import SILENT_DB
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.curve import Curve
@@ -77,3 +78,8 @@ def test_a_brief_sound_fades_to_silence_at_the_level_between(codec: Codec, ends:
         made = interpolate(one, silence, weight=0.5, codec=codec)
         assert made.level_db == pytest.approx((one.level_db - 90) / 2, abs=2)
     assert interpolate(silence, silence, codec=codec).level_db == silence.level_db
+
+
+def test_what_lies_beyond_silence_has_the_lowest_level_of_a_mix(codec: Codec, ends: tuple[Latents, Latents]) -> None:
+    silence = codec.encode(Audio(torch.zeros(1, 3 * RATE), RATE))
+    assert interpolate(ends[0], silence, weight=1.5, codec=codec).level_db == SILENT_DB
