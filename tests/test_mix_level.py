@@ -64,6 +64,17 @@ def test_a_curve_may_be_as_loud_as_the_louder_of_the_sounds_that_it_moves_betwee
     assert made.level_db == pytest.approx((stressed.level_db + steady.level_db) / 2)
 
 
+def test_of_what_is_trimmed_only_the_rest_counts(codec: Codec, ends: tuple[Latents, Latents]) -> None:
+    """A tone that ends in a far louder stroke, which is cut off, is a tone like any other."""
+    tone, hit = (codec.decode(one).waveform for one in ends)
+    stroke = torch.cat([tone, tone[:, :RATE] / 2, 10 * hit[:, RATE : 3 * RATE // 2]], dim=1)
+    longer = codec.encode(Audio(stroke / 10, RATE))
+    assert codec.crest_db(longer) > 10
+    morph = Morph([ends[1], longer], fit="trim", codec=codec)
+    first, between, last = (loudest_db(codec, morph.at([1 - weight, weight])) for weight in (0, 0.5, 1))
+    assert between < (first + last) / 2 + 3.01
+
+
 def test_steady_sounds_have_the_level_between(codec: Codec, ends: tuple[Latents, Latents]) -> None:
     steady = ends[0]
     softer = Latents(steady.mean, None, "softer", RATE, steady.samples, steady.level_db - 20, steady.checkpoint)
