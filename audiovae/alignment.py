@@ -59,7 +59,7 @@ class Aligned:
 def to_one_time_axis(
     latents: Sequence[Latents], weights: Sequence[Number], *, fit: Fit = "stretch", config: Config = DEFAULT_CONFIG
 ) -> Aligned:
-    """Brings recordings to the same channels and latent frames.
+    """Brings recordings to the same channels, and says to which latent frames, and how far each is to be stretched.
 
     With "stretch" the length is the mean of the recordings', by ``weights`` (which sum to 1), never outside their
     range; a recording that has all the weight is left untouched. "loop" repeats the shorter ones' whole latent

@@ -79,7 +79,8 @@ def interpolate_curve(
 
     The first latent frame lies at the curve's start and the last at its end. Length (with "stretch") and level
     are those of the curve's mean weight, for a curve in seconds over the longer recording: one sound has one
-    level, so where the two differ it doesn't follow the curve. Raises InputError like ``interpolate``.
+    level, so where the two differ it doesn't follow the curve. If moments would be far louder than those of the
+    louder end that it comes to, the level is lower. Raises InputError like ``interpolate``.
     """
     return Morph([a, b], fit=fit, align=align, codec=codec).along(curve, path=path)
 

@@ -40,8 +40,8 @@ class NoteAlignment:
         times as long as ``ratios`` say. Latents hold several frames each, so what lies between two of them is neither:
         an attack would be smeared, and up to 24 dB of it lost. So it is the decoded frames that are stretched, too.
 
-        A recording that has no weight, or all of it, from end to end is left as it is. Where weights turn so fast that
-        time would go back, it stands still.
+        A recording that has no weight, or all of it, from end to end is only stretched, if need be. Where weights turn
+        so fast that time would go back, it stands still.
         """
         chosen = _smoothly(weights.float(), self.codec.config.model.time_stride)
         match = self.match.stretched(chosen.shape[1], self.match.seconds if seconds is None else seconds)

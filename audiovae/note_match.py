@@ -37,7 +37,7 @@ class NoteMatch:
     """The length that they have."""
 
     def stretched(self, frames: int, seconds: float) -> "NoteMatch":
-        """The same of the same recordings, when they are brought to another length (as by ``alignment.stretch``)."""
+        """The same of the same recordings, when they are brought to another length."""
         ratio = self.seconds / seconds if seconds else 1.0
         places = stretched_places(frames, ratio)
         shifts = read(self.times - torch.arange(self.times.shape[1]), places) / ratio
