@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import audiovae
 from audiovae import interpolation, note_alignment, note_match
+from audiovae.alignment import LARGEST_RATIO, nearest_samples
 from audiovae.audio import Audio
 from audiovae.codec import Codec
 from audiovae.config import SpectrogramConfig
@@ -22,7 +24,7 @@ from audiovae.lag import onset_strength
 from audiovae.latents import Latents
 from audiovae.mixing import PathShape
 from audiovae.note_alignment import NoteAlignment
-from audiovae.note_match import NoteMatch, match_notes
+from audiovae.note_match import NoteMatch, decoded_around, match_notes
 from audiovae.retiming import read
 from audiovae.voices import Voices, move_voices
 from tests.tiny_codec import save_tiny
@@ -111,6 +113,16 @@ def test_between_two_rhythms_lies_one_rhythm(codec: Codec, weight: float) -> Non
     found = onsets_seconds(codec, interpolate(a, b, weight=weight, codec=codec))
     assert found == pytest.approx(first.between(last, weight).onsets_seconds, abs=0.03)
     assert len(onsets_seconds(codec, interpolate(a, b, weight=weight, align="pitch", codec=codec))) > len(EARLY)
+
+
+def test_between_rhythms_of_different_lengths_lies_one_rhythm(codec: Codec) -> None:
+    slow, quick = sound(phrase(EARLY)), sound(phrase(tuple(0.4 * one for one in LATE), semitones=3))
+    quick = Audio(quick.waveform[:, : round(0.4 * quick.samples)], RATE)
+    morph = Morph([codec.encode(slow), codec.encode(quick)], codec=codec)
+    for weight in (0.2, 0.5, 0.8):
+        length = 1 - 0.6 * weight
+        onsets = [length * one for one in phrase(EARLY).between(phrase(LATE), weight).onsets_seconds]
+        assert onsets_seconds(codec, morph.at([1 - weight, weight])) == pytest.approx(onsets, abs=0.02)
 
 
 def test_moved_notes_are_nearer_to_the_truth_than_two_rhythms_at_once(codec: Codec) -> None:
@@ -225,6 +237,32 @@ def test_pieces_of_recordings_of_different_lengths_make_the_whole(
         monkeypatch.setattr(module, "CHUNK_LATENT_FRAMES", 6)
     for weight, one in zip(weights, whole, strict=True):
         assert torch.allclose(interpolate(*ends, weight=weight, codec=codec).mean, one, atol=1e-3)
+
+
+def test_what_is_played_faster_is_not_decoded_in_larger_pieces(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory depends neither on a recording's length nor on how far it is from that of the result."""
+    short = codec.encode(EXAMPLES / "guitar.flac")
+    frames = 8 * short.latent_frames
+    samples = nearest_samples(8 * short.samples, frames, RATE, codec.config)
+    long = replace(short, mean=short.mean.repeat(1, 1, 8), logvar=None, samples=samples)
+    largest: dict[str, int] = {}
+
+    def watch(module: ModuleType) -> None:
+        def watched(*arguments: Any) -> tuple[int, torch.Tensor]:
+            first, spectrogram = decoded_around(*arguments)
+            pieces = largest.get(module.__name__, 0), spectrogram.shape[-1] // codec.config.model.time_stride
+            largest[module.__name__] = max(pieces)
+            return first, spectrogram
+
+        monkeypatch.setattr(module, "CHUNK_LATENT_FRAMES", 32)
+        monkeypatch.setattr(module, "decoded_around", watched)
+
+    for module in (note_alignment, note_match):
+        watch(module)
+    interpolate(short, long, weight=1 / 7, align="pitch", codec=codec)
+    context = 2 * codec.checkpoint.model.context_latent_frames
+    assert largest[note_match.__name__] <= 32 + 2 * context + 8
+    assert largest[note_alignment.__name__] <= 32 + 2 * context * (1 + LARGEST_RATIO) + 8
 
 
 def test_without_weight_or_with_all_of_it_a_recording_is_left_alone(codec: Codec) -> None:
