@@ -13,6 +13,7 @@ from audiovae.framing import Framing
 from audiovae.looping import TINY, has_loops, pairs
 from audiovae.phase_gradients import integrate_phase
 from audiovae.phase_refinement import ACCELERATED, Acceleration, Iterations, refined
+from audiovae.unevenness import uneven
 
 SEPARATE_ITERATIONS = 8
 """Of a stereo recording's iterations at each rate, at most so many, the last, are made by each channel for itself."""
@@ -32,10 +33,11 @@ def griffin_lim(
 ) -> Float[Tensor, "*recordings channels samples"]:
     """Finds the waveform of a recording whose STFT has about this magnitude, ``(frames - 1) * hop_length`` samples.
 
-    Griffin-Lim from phases integrated along the magnitudes' gradients (see ``phase_gradients``); where frames overlap,
-    soft ones count more than loud ones (see ``frame_weights``). The channels begin with one phase, that of their sum,
-    so that what they have in common stays alike and a mono mix doesn't comb. In the last iterations each follows its
-    own magnitudes: what they don't have in common moves apart, which keeps the width.
+    Griffin-Lim from phases integrated along the magnitudes' gradients (see ``phase_gradients``, and ``unevenness`` for
+    magnitudes that were inverted from bands); where frames overlap, soft ones count more than loud ones (see
+    ``frame_weights``). The channels begin with one phase, that of their sum, so that what they have in common stays
+    alike and a mono mix doesn't comb. In the last iterations each follows its own magnitudes: what they don't have in
+    common moves apart, which keeps the width.
 
     Args:
         magnitude: un-normalised STFT magnitudes; ``n_fft = 2 * (bins - 1)``. Recordings know nothing of each other.
@@ -75,7 +77,7 @@ def griffin_lim(
     target = magnitude if bank is None else bank.of_magnitudes(magnitude)
     framing = Framing(window.to(magnitude), hop_length, frames, past / scale, bank, frame_weights(target))
     middle, target_middle = _mean_channel(magnitude)[0], _mean_channel(target)
-    start = _start_turns(framing, middle) if phase is None else phase.transpose(-1, -2).float() / (2 * math.pi)
+    start = _start_turns(framing, middle, target_middle[0]) if phase is None else phase.mT.float() / (2 * math.pi)
     spectrum = _from_turns(start.contiguous(), middle)
     if len(magnitude) == 1:
         padded = framing.synthesise(refined(framing, spectrum, target, iterations, acceleration), target)
@@ -144,8 +146,12 @@ def _mean_channel(x: Float[Tensor, "channels *shape"]) -> Float[Tensor, "1 *shap
 
 
 def _start_turns(
-    framing: Framing, magnitude: Float[Tensor, "*recordings frames bins"]
+    framing: Framing,
+    magnitude: Float[Tensor, "*recordings frames bins"],
+    target: Float[Tensor, "*recordings frames bins_or_bands"],
 ) -> Float[Tensor, "*recordings frames bins"]:
+    if framing.bank is not None:
+        magnitude = uneven(magnitude, target, bank=framing.bank, hop_length=framing.hop_length)
     return integrate_phase(
         magnitude,
         hop_length=framing.hop_length,
