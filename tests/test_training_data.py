@@ -87,15 +87,14 @@ class TestCache:
         for source in cache.sources:
             tone = torch.from_numpy(samples[source.offset : source.offset + source.samples])
             assert frequency_of(tone) == pytest.approx(440, abs=0.5)
-            assert source.level_db == pytest.approx(20 * np.log10(0.3 / 2**0.5), abs=0.1)
+            assert source.level_db == pytest.approx(20 * np.log10(1 / 2**0.5), abs=0.1)  # as it is stored
 
     def test_stereo_becomes_the_mean_of_its_channels(self, tmp_path) -> None:
         (tmp_path / "in").mkdir()
-        soundfile.write(
-            tmp_path / "in" / "a.wav", np.tile([[0.5, 0.1], [-0.5, -0.1]], (SECOND // 2, 1)), SECOND, subtype="FLOAT"
-        )
+        frames = [[0.5, 0.1], [-0.5, -0.1], [0.3, -0.1], [-0.3, 0.1]]
+        soundfile.write(tmp_path / "in" / "a.wav", np.tile(frames, (SECOND // 4, 1)), SECOND, subtype="FLOAT")
         cache = open_cache(tmp_path / "in", tmp_path / "cache", CONFIG)
-        assert np.abs(np.fromfile(cache.audio, "<i2")) == pytest.approx(0.3 * 32767, abs=0.51)
+        assert np.fromfile(cache.audio, "<i2")[:4].tolist() == [32767, -32767, 10922, -10922]
 
     def test_floats_beyond_full_scale_keep_their_shape(self, tmp_path) -> None:
         write_tone(tmp_path / "in" / "loud.wav", amplitude=4.0)
@@ -107,6 +106,15 @@ class TestCache:
             for name in ("in", "same")
         ]
         torch.testing.assert_close(*segments, atol=1e-4, rtol=0)
+
+    def test_what_is_quiet_is_kept_as_finely_as_what_is_loud(self, tmp_path) -> None:
+        """Noise of 16 bits, at the model's level, would be 30 dB louder than in the loud one."""
+        heard = []
+        for name, amplitude in (("loud", 0.9), ("soft", 0.03)):
+            write_tone(tmp_path / name / "a.wav", amplitude=amplitude)
+            cache = open_cache(tmp_path / name, tmp_path / "cache", CONFIG)
+            heard.append(Segments(cache, "train", CONFIG, augment=False)[0].waveform)
+        torch.testing.assert_close(*heard, atol=1e-5, rtol=0)
 
     def test_a_second_opening_decodes_nothing(self, folder, tmp_path, monkeypatch) -> None:
         first = open_cache(folder, tmp_path / "cache", CONFIG)

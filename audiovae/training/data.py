@@ -25,7 +25,7 @@ from audiovae.training.older_caches import Files, files_of, older_caches
 from audiovae.training.splits import with_splits
 from audiovae.whole_file import temporary_folder
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 """Part of a cache's name: where this code stores something else than before, folders are decoded again."""
 BLOCK_SAMPLES = 1 << 20
 FILES_LOOKED_INTO, BYTES_LOOKED_AT = 32, 4096
@@ -48,7 +48,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Cache:
-    """Decoded audio of a folder: mono, 16 bit, at the model's rate, one file after the other."""
+    """Decoded audio of a folder: mono, at the model's rate, one file after the other, each as loud as 16 bits hold."""
 
     audio: Path
     sources: tuple[Source, ...]
@@ -195,7 +195,7 @@ def _decoded(paths: list[Path], config: Config) -> Generator[tuple[Path, tuple[n
 
 
 def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
-    """Mono samples and their level, or the reason why the file is left out."""
+    """Mono samples, the loudest at full scale, and their level; or the reason why the file is left out."""
     meter, blocks = LevelMeter(config.spectrogram.sample_rate), []
     try:
         for block in AudioFile(path).blocks(config.spectrogram.sample_rate, BLOCK_SAMPLES):
@@ -207,8 +207,9 @@ def _decode_file(path: Path, config: Config) -> tuple[np.ndarray, float] | str:
     if meter.level_db < SILENT_BELOW_DB:
         return "silent"
     blocks = [block - np.float32(float(meter.offset)) for block in blocks] if meter.offset else blocks
-    # Floats may exceed full scale, 16 bits may not. The level follows, so segments come out as they would have.
-    scale = max(1.0, *(float(np.abs(block).max()) for block in blocks))
+    # Floats may exceed full scale, 16 bits may not. And of what is quiet in floats or 24 bits, 16 would keep little but
+    # noise of their own, as loud as music once segments have the model's level. The level that is kept follows.
+    scale = max(float(np.abs(block).max()) for block in blocks)
     samples = np.concatenate([(block / np.float32(scale) * 32767).round().astype("<i2") for block in blocks])
     return samples, meter.level_db - 20 * float(np.log10(scale))
 
