@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,23 @@ def test_a_tuned_model_says_what_it_had_learnt_before(quick: Path, music: Path, 
     assert data(tuned) == f"{data(first)}; tuned on {data(first)}"
     assert call("train", "--resume", tuned, "--set", "training.steps=3", "--device", "cpu").exit_code == 0
     assert data(tuned) == f"{data(first)}; tuned on {data(first)}"
+
+
+def test_tuning_says_what_the_errors_were_before(quick: Path, music: Path, tmp_path: Path) -> None:
+    """Also where it was interrupted and goes on; and in plain words where it did harm."""
+    start, data, run = save_tiny(tmp_path / "tiny.safetensors"), tmp_path / "data", tmp_path / "run"
+    for split in ("train", "valid"):
+        shutil.copytree(music, data / split)
+    words = ("train", quick, "--data", data, "--device", "cpu", "--quiet", "--out", run, "--from", start)
+    assert "time is up" in work(*words, "--minutes", 0)
+    last = work("train", "--resume", run, "--device", "cpu", "--quiet")
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    first, final = [row["validation"] for row in rows if "validation" in row and row["step"] in (0, 8)]
+    assert final["mel_error_db"] < first["mel_error_db"]
+    before = f"before tuning {first['mel_error_db']:.3f} and {first['error_db']:.3f}"
+    assert last.endswith(f"{final['mel_error_db']:.3f} dB in mels, {final['error_db']:.3f} in bands ({before})")
+    harm = ("--force", "--set", "training.learning_rate=1.0", "--set", "training.warmup_steps=0")
+    assert work(*words, *harm).endswith(f"({before}: better before, give it more sounds or fewer steps)")
 
 
 def test_a_vaes_weights_make_an_autoencoder_and_not_the_other_way_round(quick: Path, music: Path, tmp_path: Path):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiovae.training.data import Cache
     from audiovae.training.loop import Progress
     from audiovae.training.run import Outcome, Run, Watch
+    from audiovae.training.validation import Validation
 
 SHOWN_SKIPPED = 5
 TUNING = "finetune"
@@ -156,16 +157,18 @@ def say_cache(cache: "Cache", report: Report) -> None:
 
 
 def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
+    from audiovae.training.log import validation_before
     from audiovae.training.state import MODEL_FILE
 
     if not outcome.is_main:
         return
-    model, last = run.folder / MODEL_FILE, outcome.validation
+    model, last, before = run.folder / MODEL_FILE, outcome.validation, validation_before(run.folder)
     facts: dict[str, Any] = {
         "run": str(run.folder),
         "steps": outcome.step,
         "finished": outcome.is_finished,
         "validation": last and asdict(last) | {"collapsed": last.collapsed},
+        "before": before,
         "written": [str(model)] if last else [],
     }
     if not outcome.is_finished:
@@ -176,8 +179,17 @@ def _finish_training(run: "Run", outcome: "Outcome", report: Report) -> None:
         report.finish(f"{run.folder}: at step {outcome.step} already, nothing left to do", facts)
     else:
         data = "held-out" if last.held_out else "training"
-        errors = f"error on {data} audio {last.mel_error_db:.2f} dB in mels, {last.error_db:.2f} in bands"
-        report.finish(f"wrote {model}: step {outcome.step}, {errors}", facts)
+        errors = f"error on {data} audio {last.mel_error_db:.3f} dB in mels, {last.error_db:.3f} in bands"
+        report.finish(f"wrote {model}: step {outcome.step}, {errors}{_before_tuning(before, last)}", facts)
+
+
+def _before_tuning(before: dict[str, Any] | None, last: "Validation") -> str:
+    """What the errors were, and whether the model is the worse for it: so little sound may have nothing to teach."""
+    if not before:
+        return ""
+    worse = last.held_out and round(last.mel_error_db, 3) > round(before["mel_error_db"], 3)  # as far as is shown
+    advice = ": better before, give it more sounds or fewer steps" if worse else ""
+    return f" (before tuning {before['mel_error_db']:.3f} and {before['error_db']:.3f}{advice})"
 
 
 def _facts(loaded: "Checkpoint") -> dict[str, Any]:

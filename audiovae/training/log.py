@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -37,6 +38,16 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         """Writes out what TensorBoard still holds back."""
         self.board.close()
+
+
+def validation_before(run: Path) -> dict[str, Any] | None:
+    """Figures of a model from before it was tuned; None where training began with nothing, or they are none."""
+    try:
+        rows = [json.loads(line) for line in (run / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+        before = next(row["validation"] for row in rows if row["step"] == 0)
+        return before if math.isfinite(before["error_db"]) and math.isfinite(before["mel_error_db"]) else None
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        return None
 
 
 def _drop_rows_after(step: int, rows: Path) -> None:

@@ -30,7 +30,7 @@ from audiovae.training.optimizer import average, model_optimizer, step_if_finite
 from audiovae.training.passes import AutoencodingStep, RecordedPass
 from audiovae.training.segments import Segments, StepBatches, by_pitch, loaded, spectrograms
 from audiovae.training.state import MODEL_FILE, STATE_FILE, Parts, Position, load_state, model_step, save_state
-from audiovae.training.validation import Validation, validate
+from audiovae.training.validation import Validation, measured
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,8 @@ class Trainer:
         """
         try:
             with self._log_of_this_process() as log:
-                if self.position == Position() and not self.tunes:
-                    fit_components(self.vae, self.spectrogram, self.cache)
-                    self.ema.components.load_state_dict(self.vae.components.state_dict())
+                if self.position == Position():
+                    self._begin(log)
                 return self._train(log, watch, stop)
         except KeyboardInterrupt:
             raise InputError(self._interrupted()) from None
@@ -108,6 +107,14 @@ class Trainer:
     def _log_of_this_process(self) -> AbstractContextManager[RunLog | None]:
         """Only the first process writes."""
         return RunLog(self.run, first_step=self.position.step) if self.accelerator.is_main_process else nullcontext()
+
+    def _begin(self, log: RunLog | None) -> None:
+        """Fits a new model's components; measures one that is tuned, so that one sees what tuning brings."""
+        if not self.tunes:
+            fit_components(self.vae, self.spectrogram, self.cache)
+            self.ema.components.load_state_dict(self.vae.components.state_dict())
+        elif log:
+            measured(self.ema, self.spectrogram, self.cache, log, step=0)
 
     def _train(
         self, log: RunLog | None, watch: Callable[[Progress], None], stop: Callable[[], bool] | None
@@ -249,16 +256,9 @@ class Trainer:
         if log is None:
             return None
         step = self.position.step
-        validation = validate(self.ema, self.spectrogram, self.cache, log.board, step=step)
-        names = ("error_db", "mel_error_db", "active_units", "kl")
-        curves = {f"validation/{name}": float(getattr(validation, name)) for name in names}
-        log.write(step, {"validation": asdict(validation) | {"collapsed": validation.collapsed}}, curves=curves)
-        log.board.flush()
+        validation = measured(self.ema, self.spectrogram, self.cache, log, step=step)
         if validation.collapsed:
-            logger.warning(
-                f"{self.run}: step {step}: only {validation.active_units} of {validation.channels} latent channels are "
-                "active, the posterior is collapsing: lower training.beta, or raise training.free_bits"
-            )
+            logger.warning(f"{self.run}: step {step}: {validation.in_collapse}")
         segments = LAST_PRIOR_SEGMENTS if step == self.config.training.steps else PRIOR_SEGMENTS
         metrics = {
             "validation_error_db": validation.error_db,

@@ -1,7 +1,7 @@
 """The averaged weights on held-out segments: measures, and examples for TensorBoard."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram, mean_error_db
 from audiovae.training.data import Cache
 from audiovae.training.encoded import encode_segments
+from audiovae.training.log import RunLog
 from audiovae.training.losses import mel_error_db
 from audiovae.training.segments import Segments
 
@@ -46,6 +47,24 @@ class Validation:
     def collapsed(self) -> bool:
         """Whether so few channels are active that the decoder ignores most of its latents. Only a KL makes it so."""
         return bool(self.channel_kl) and self.active_units < COLLAPSED_SHARE * self.channels
+
+    @property
+    def in_collapse(self) -> str:
+        """What to say and to do then."""
+        return (
+            f"only {self.active_units} of {self.channels} latent channels are active, the posterior is collapsing: "
+            "lower training.beta, or raise training.free_bits"
+        )
+
+
+def measured(vae: VAE, spectrogram: Spectrogram, cache: Cache, log: RunLog, *, step: int) -> Validation:
+    """Validates, and logs the figures."""
+    validation = validate(vae, spectrogram, cache, log.board, step=step)
+    names = ("error_db", "mel_error_db", "active_units", "kl")
+    curves = {f"validation/{name}": float(getattr(validation, name)) for name in names}
+    log.write(step, {"validation": asdict(validation) | {"collapsed": validation.collapsed}}, curves=curves)
+    log.board.flush()
+    return validation
 
 
 def validate(vae: VAE, spectrogram: Spectrogram, cache: Cache, board: SummaryWriter, *, step: int) -> Validation:

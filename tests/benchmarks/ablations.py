@@ -75,7 +75,7 @@ def curve(run: Path) -> str:
     hours, last = config.training.batch_size * segment_seconds / 3600, logged[-1]["step"]
     tenths = {last * number // TENTHS for number in range(1, TENTHS + 1)} if len(held_out) < FEW_VALIDATIONS else set()
     rows = []
-    for before, step in pairwise([0, *sorted(held_out.keys() | tenths)]):
+    for before, step in pairwise([-1, *sorted(held_out.keys() | tenths)]):
         since = [one for one in logged if "error_db" in one and before < one["step"] <= step]
         bands = f"{mean(one['error_db'] for one in since):.3f}" if since else ""
         mels = f"{mean(20 * one['log'] for one in since):.3f}" if since else ""
