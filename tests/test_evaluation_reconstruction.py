@@ -13,6 +13,7 @@ from audiovae.evaluation.reconstruction import (
     log_mel_error_db,
     log_spectral_distance_db,
     multi_resolution_distance,
+    short_window_distance_db,
     spectral_convergence_db,
 )
 from audiovae.evaluation.summary import summarise
@@ -23,7 +24,7 @@ RATE = 44_100
 def test_an_identical_sound_has_no_error() -> None:
     sound = noise()
     assert log_mel_error_db(sound, sound, RATE) == 0
-    assert log_spectral_distance_db(sound, sound) == 0
+    assert log_spectral_distance_db(sound, sound) == short_window_distance_db(sound, sound) == 0
     assert multi_resolution_distance(sound, sound) == 0
     assert spectral_convergence_db(sound, sound) == IDENTICAL_DB
 
@@ -50,6 +51,15 @@ def test_what_is_80_db_under_the_peak_does_not_count() -> None:
     sound = tone(samples=44_100)
     assert log_mel_error_db(sound, sound + 1e-7 * noise(samples=44_100), RATE) < 0.05
     assert log_mel_error_db(sound, sound + 1e-2 * noise(samples=44_100), RATE) > 5
+
+
+def test_short_windows_tell_a_buzz_at_the_frame_rate_from_noise() -> None:
+    """To windows of four frames both are the same noise."""
+    sound, other = noise(samples=44_100), noise(samples=44_100, seed=1)
+    buzz = sound * (1 + torch.cos(2 * torch.pi * torch.arange(44_100) / 512)) ** 4
+    buzz *= sound.norm() / buzz.norm()
+    assert short_window_distance_db(sound, buzz) > 2 * short_window_distance_db(sound, other)
+    assert log_spectral_distance_db(sound, buzz) < log_spectral_distance_db(sound, other)
 
 
 def test_measures_are_of_the_frequency_that_is_wrong() -> None:

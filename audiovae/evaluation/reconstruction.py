@@ -4,10 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audiovae.evaluation.log_mel import SILENT, log_mel_db, stft_magnitude, with_floor
+from audiovae.evaluation.log_mel import HOP_LENGTH, N_FFT, SILENT, log_mel_db, stft_magnitude, with_floor
 
 RESOLUTIONS = (512, 1024, 2048)
 """STFT sizes of the multi-resolution distance, in samples; each with a hop of a quarter."""
+SHORT_N_FFT = 256
+"""Of windows, in samples, in which is seen what happens within a frame of the front end: smeared attacks, and phases
+that make noise buzz at the frame rate."""
 IDENTICAL_DB = -120.0
 """Spectral convergence of what differs by rounding only."""
 
@@ -28,12 +31,24 @@ def spectral_convergence_db(
 
 
 def log_spectral_distance_db(
-    target: Float[Tensor, "channels samples"], output: Float[Tensor, "channels samples"]
+    target: Float[Tensor, "channels samples"],
+    output: Float[Tensor, "channels samples"],
+    *,
+    n_fft: int = N_FFT,
+    hop_length: int = HOP_LENGTH,
 ) -> float:
     """RMS difference of the bins' levels in dB in each frame, averaged over frames (Gray & Markel, 1976)."""
-    true, made = (20 * stft_magnitude(waveform).clamp_min(SILENT).log10() for waveform in (target, output))
+    magnitudes = (stft_magnitude(one, n_fft=n_fft, hop_length=hop_length) for one in (target, output))
+    true, made = (20 * magnitude.clamp_min(SILENT).log10() for magnitude in magnitudes)
     difference = with_floor(made, true) - with_floor(true, true)
     return float(difference.square().mean(-2).sqrt().mean())
+
+
+def short_window_distance_db(
+    target: Float[Tensor, "channels samples"], output: Float[Tensor, "channels samples"]
+) -> float:
+    """The log-spectral distance in windows of ``SHORT_N_FFT`` samples."""
+    return log_spectral_distance_db(target, output, n_fft=SHORT_N_FFT, hop_length=SHORT_N_FFT // 4)
 
 
 def multi_resolution_distance(

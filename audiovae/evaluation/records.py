@@ -29,6 +29,7 @@ from audiovae.evaluation.reconstruction import (
     log_mel_error_db,
     log_spectral_distance_db,
     multi_resolution_distance,
+    short_window_distance_db,
     spectral_convergence_db,
 )
 from audiovae.json_text import to_json
@@ -156,6 +157,7 @@ def _compare(
         "log_mel_error_db": log_mel_error_db(target, output, sample_rate),
         "spectral_convergence_db": spectral_convergence_db(target, output),
         "log_spectral_distance_db": log_spectral_distance_db(target, output),
+        "short_window_distance_db": short_window_distance_db(target, output),
         "multi_resolution_distance": multi_resolution_distance(target, output),
     }
     if why_not_zimtohrli() is None:

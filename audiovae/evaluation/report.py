@@ -12,7 +12,7 @@ from audiovae.errors import InputError
 from audiovae.evaluation.clips import SECONDS
 from audiovae.evaluation.latent_map import latent_map
 from audiovae.evaluation.log_mel import HOP_LENGTH, N_FFT, N_MELS, RANGE_DB
-from audiovae.evaluation.reconstruction import RESOLUTIONS
+from audiovae.evaluation.reconstruction import RESOLUTIONS, SHORT_N_FFT
 from audiovae.evaluation.records import TARGET, Record
 from audiovae.evaluation.run import Evaluation
 from audiovae.evaluation.tables import (
@@ -44,8 +44,10 @@ _NOTES = {
     "Reconstruction": f"Of each clip the first {SECONDS:g} s, mono; mean over clips with 95 % confidence interval. "
     f"STFTs: windows of {N_FFT} samples, hops of {HOP_LENGTH}. Log-mel error: mean absolute difference of {N_MELS} "
     f"slaney mels, as amplitudes in dB above a floor {RANGE_DB:g} dB under the clip's peak; other levels have such a "
-    "floor, too. Multi-resolution distance: spectral convergence as a ratio, plus the mean absolute difference of "
-    f"natural logs; mean over windows of {', '.join(map(str, RESOLUTIONS))} samples. Griffin-Lim only: no phase is "
+    f"floor, too. In short windows: the log-spectral distance in windows of {SHORT_N_FFT} samples, which tell smeared "
+    "attacks, and noise from what buzzes at the frame rate. Multi-resolution distance: spectral convergence as "
+    "a ratio, plus the mean absolute difference of natural logs; mean over windows of "
+    f"{', '.join(map(str, RESOLUTIONS))} samples. Griffin-Lim only: no phase is "
     "taken from the input. True bands is the ceiling of the front end: the clip's own bands through the same inversion "
     "and Griffin-Lim; true magnitudes is that of Griffin-Lim alone. PCA is the model's own linear part, with as many "
     "latent values. FD-MusiCNN is a Fréchet distance in the last hidden layer of a music tagger; small sets give "

@@ -12,6 +12,7 @@ RECONSTRUCTION = {
     "log_mel_error_db": "log-mel error, dB ↓",
     "spectral_convergence_db": "spectral convergence, dB ↓",
     "log_spectral_distance_db": "log-spectral distance, dB ↓",
+    "short_window_distance_db": "in short windows, dB ↓",
     "multi_resolution_distance": "multi-resolution STFT distance ↓",
     "zimtohrli_mos": "Zimtohrli MOS ↑",
     "fd_musicnn": "FD-MusiCNN ↓",
