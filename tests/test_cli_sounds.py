@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from commands import call, misuse, refuse, work
 
 from audiovae import codec
 from audiovae.audio import Audio
+from audiovae.generation import generate
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
@@ -44,6 +46,20 @@ def test_generate_gives_the_same_sounds_for_a_seed(checkpoint: Path, tmp_path: P
     assert len({first, second, (tmp_path / "c" / "00.wav").read_bytes()}) == 3
     assert Audio.load(tmp_path / "a" / "00.wav").samples == round(0.3 * 44_100)
     assert json.loads((tmp_path / "a" / "generate.json").read_text())["settings"]["seed"] == 0
+
+
+def test_new_sounds_fade_in_and_out_so_that_they_do_not_click(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("generate", "--count", 1, "--checkpoint", checkpoint, "--quality", "draft", "--duration")
+    for seconds in (0.3, 13):
+        work(*words, seconds, "--out", tmp_path / str(seconds))
+        made = Audio.load(tmp_path / str(seconds) / "00.wav").waveform
+        drawn = generate(codec.load(checkpoint, device="cpu"), duration_seconds=seconds)
+        plain = codec.load(checkpoint, device="cpu").decode(drawn, quality="draft").waveform
+        fade, whole = 220, slice(221, -221)  # 5 ms
+        assert made.shape == plain.shape and made[..., 0] == made[..., -1] == 0
+        ratio = (made[..., whole] * plain[..., whole]).sum() / plain[..., whole].square().sum()  # it may be turned down
+        torch.testing.assert_close(made[..., whole], ratio * plain[..., whole], atol=1e-5, rtol=0)
+        assert made[..., :fade].abs().max() < ratio * plain[..., :fade].abs().max()
 
 
 def test_generate_like_a_clip(checkpoint: Path, clips: Path, tmp_path: Path) -> None:

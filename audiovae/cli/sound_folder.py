@@ -1,6 +1,6 @@
 """The files of a folder of sounds: audio, a picture of all, and a JSON file that says what they are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from audiovae.plots import path_picture, shortened
 from audiovae.spectrogram import magnitude_db
 
 FADE_SECONDS = 0.005
-"""At the ends of sounds in a row."""
+"""At the ends of sounds in a row, and of new ones."""
 PICTURE_FRAMES = 2000
 """Spectrogram frames that the longest sound keeps for the picture."""
 
@@ -46,11 +46,13 @@ def write_sounds(
     quality: str,
     advance: Advance,
     joined: str | None = None,
+    faded: bool = False,
 ) -> list[dict[str, Any]]:
     """Writes the sounds and their picture; returns the facts and measures of each sound.
 
     With a name for ``joined``, whose facts come last, all sounds are in that file too, one after the other; they must
-    have the same rate and channels.
+    have the same rate and channels. ``faded`` is for sounds without a beginning and an end of their own, which would
+    click there.
     """
     longest = max(sounds, key=lambda sound: sound.latents.latent_frames).latents
     factor = max(1, longest.latent_frames * codec.config.model.time_stride // PICTURE_FRAMES)
@@ -59,7 +61,9 @@ def write_sounds(
     previous: Tensor | None = None
     with _Joined(folder / joined, sounds[0].latents) if joined else nullcontext() as row:
         for done, sound in enumerate(sounds, start=1):
-            gain_db = _save(codec, sound, folder, quality=quality, row=row)
+            blocks = codec.stream(sound.latents, quality=quality)
+            blocks = _faded(blocks, sound) if faded else blocks
+            gain_db = _save(sound, folder, row.add(blocks) if row else blocks)
             spectrogram = codec.spectrogram_of(sound.latents)
             distance = None if previous is None else distance_db(previous, spectrogram, codec.config.spectrogram)
             facts = sound.facts | describe_file(sound.latents, folder / sound.name, gain_db)
@@ -72,13 +76,44 @@ def write_sounds(
     return [*measured, row.facts()] if row else measured
 
 
+class _Fade:
+    """Fades a sound that comes in blocks in and out, within 5 ms each."""
+
+    def __init__(self, sample_rate: int) -> None:
+        size = round(FADE_SECONDS * sample_rate)
+        self.shape = 0.5 - 0.5 * torch.cos(torch.pi * torch.arange(size) / size)
+        self.held: Tensor | None = None
+        """What may be the end."""
+        self.has_begun = False
+
+    def push(self, block: Float[Tensor, "channels block"]) -> Float[Tensor, "channels _"]:
+        """What can be told so far."""
+        held, size = block.clone() if self.held is None else torch.cat([self.held, block], dim=1), len(self.shape)
+        if not self.has_begun and held.shape[1] >= size:
+            held[:, :size] *= self.shape
+            self.has_begun = True
+        ready = held.shape[1] - size if self.has_begun else 0
+        self.held = held[:, ready:]
+        return held[:, :ready]
+
+    def finish(self) -> Float[Tensor, "channels _"]:
+        """The end; of a sound shorter than a fade, which only fades out, all."""
+        assert self.held is not None
+        return self.held * self.shape.flip(0)[-self.held.shape[1] :]
+
+
+def _faded(blocks: Iterable[Float[Tensor, "channels block"]], sound: Sound) -> Iterator[Float[Tensor, "channels _"]]:
+    fade = _Fade(sound.latents.sample_rate)
+    yield from map(fade.push, blocks)
+    yield fade.finish()
+
+
 class _Joined:
-    """Sounds in a row in one file. Each fades in and out within 5 ms, so that nothing clicks where they meet."""
+    """Sounds in a row in one file, each faded in and out, so that nothing clicks where they meet."""
 
     def __init__(self, path: Path, like: Latents) -> None:
-        self.path, size = path, round(FADE_SECONDS * like.sample_rate)
+        self.path, self.sample_rate = path, like.sample_rate
         self.writer = AudioWriter(path, like.sample_rate, like.channels)
-        self.fade = 0.5 - 0.5 * torch.cos(torch.pi * torch.arange(size) / size)
 
     def __enter__(self) -> "_Joined":
         self.writer.__enter__()
@@ -87,20 +122,13 @@ class _Joined:
     def __exit__(self, *error: Any) -> None:
         self.writer.__exit__(*error)
 
-    def add(self, blocks: Iterator[Float[Tensor, "channels block"]]) -> Iterator[Float[Tensor, "channels block"]]:
+    def add(self, blocks: Iterable[Float[Tensor, "channels block"]]) -> Iterator[Float[Tensor, "channels block"]]:
         """Passes a sound's blocks on as they are, and writes them."""
-        held, faded_in, size = None, False, len(self.fade)
+        fade = _Fade(self.sample_rate)
         for block in blocks:
             yield block
-            held = block.clone() if held is None else torch.cat([held, block], dim=1)
-            if not faded_in and held.shape[1] >= size:
-                held[:, :size] *= self.fade
-                faded_in = True
-            if faded_in and held.shape[1] > size:
-                self.writer.write(held[:, :-size])
-                held = held[:, -size:]
-        if held is not None:  # a sound shorter than a fade only fades out
-            self.writer.write(held * self.fade.flip(0)[-held.shape[1] :])
+            self.writer.write(fade.push(block))
+        self.writer.write(fade.finish())
 
     def facts(self) -> dict[str, Any]:
         """Of the whole file, once it is written."""
@@ -110,11 +138,10 @@ class _Joined:
         return {"name": self.path.name} | shape | duration
 
 
-def _save(codec: Codec, sound: Sound, folder: Path, *, quality: str, row: _Joined | None) -> float:
+def _save(sound: Sound, folder: Path, blocks: Iterable[Float[Tensor, "channels block"]]) -> float:
     """Writes one sound; returns the gain in dB that kept it from clipping."""
-    blocks = codec.stream(sound.latents, quality=quality)
     with AudioWriter(folder / sound.name, sound.latents.sample_rate, sound.latents.channels) as writer:
-        for block in row.add(blocks) if row else blocks:
+        for block in blocks:
             writer.write(block)
     return writer.gain_db
 

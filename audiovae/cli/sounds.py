@@ -125,6 +125,7 @@ def _generate(
             title=f"{title}  (seed {settings['seed']})",
             quality=settings["quality"],
             advance=advance,
+            faded=like is None,
         )
     written = [*files, "generate.png", "generate.json"]
     facts = describe_codec(codec) | {"settings": settings, "files": made, "written": written}
