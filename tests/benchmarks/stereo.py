@@ -3,8 +3,9 @@
     python tests/benchmarks/stereo.py [CLIP...] [--cut FOLDER --cache ~/.cache/audiovae-debian] [--write FILE]
 
 --cut makes eight clips of 8 s, from near mono to unrelated channels, of tracks that are in no training corpus of
-data/, and measures those; by default the stereo clips of data/examples are. Magnitudes are the true ones, those of the
-true bands, or the model's; the phases come from Griffin-Lim at the default quality. Means over clips.
+data/ (two of them, menu and battle, turned out to be there under other names), and measures those; by default the
+stereo clips of data/examples are. Magnitudes are the true ones, those of the true bands, or the model's; the phases
+come from Griffin-Lim at the default quality. Means over clips.
 
 The mono sum's error is the log-mel error of (L + R) / 2 against the target's. The comb error is by how much it exceeds
 the error that the same synthesis makes with a mono recording of (L + R) / 2. *Middle and side* treats them as two mono
