@@ -59,7 +59,7 @@ def main() -> None:
         clips = find_clips([folder], limit=arguments.clips)
         for name, codec in ways.items():
             means = torch.stack([errors_db(codec, clip) for clip in clips]).mean(0)
-            rows.append(["/".join(folder.parts[-2:]), name, *(f"{error:.2f}" for error in means.tolist())])
+            rows.append(["/".join(folder.parts[-2:]), name, *(f"{error:.3f}" for error in means.tolist())])
     text = table(HEADS, rows)
     print(text)
     if arguments.write:
