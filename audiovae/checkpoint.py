@@ -15,8 +15,9 @@ from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.tensor_file import format_version, read_tensors, with_prefix, write_tensors
 
-FORMAT_NAME, FORMAT_VERSION = "audiovae", 3
-"""Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors."""
+FORMAT_NAME, FORMAT_VERSION = "audiovae", 4
+"""Format 1 held models of log spectrograms; format 2, components that were their own analysis, and Gaussian priors;
+format 3, flows that didn't know how strong noise is, and mixtures of more directions."""
 
 
 TUNED_ON, PRIOR_OF = "; tuned on ", "; prior: "

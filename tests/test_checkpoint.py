@@ -135,15 +135,15 @@ def test_other_safetensors_file_is_refused(tmp_path: Path):
     assert "not a checkpoint of audiovae" in refusal(path)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_older_formats_are_refused_in_words(path: Path, version: int):
     rewrite(path, format=f"audiovae/{version}")
     assert "made by an older audiovae" in refusal(path)
 
 
 def test_newer_format_is_refused_in_words(path: Path):
-    rewrite(path, format="audiovae/4")
-    assert "made by a newer audiovae: format audiovae/4, this one reads up to audiovae/3" in refusal(path)
+    rewrite(path, format="audiovae/5")
+    assert "made by a newer audiovae: format audiovae/5, this one reads up to audiovae/4" in refusal(path)
 
 
 @pytest.mark.parametrize("field", ["config", "facts"])

@@ -112,7 +112,7 @@ def test_bad_audio_is_refused_in_one_line(
 
 def _newer(path: Path, checkpoint: Path) -> None:
     content = checkpoint.read_bytes()
-    path.write_bytes(content.replace(b"audiovae/3", b"audiovae/4"))
+    path.write_bytes(content.replace(b"audiovae/4", b"audiovae/5"))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from audiovae.spectrogram import Spectrogram
 from audiovae.training import prior
 from audiovae.training.data import open_cache
 from audiovae.training.encoded import latents_of
+from audiovae.training.flow import CONTINUED
 
 QUICKLY = {"checkpoint_every": 1, "warmup_steps": 5, "learning_rate": 1e-3}
 
@@ -210,9 +211,10 @@ def test_a_tuned_model_goes_on_from_the_flow_of_another(
     other = Config.from_toml(quick, ["model.latent_channels=4"])
     save_checkpoint(tmp_path / "other.safetensors", model=VAE(other), prior=Prior.standard(4), facts=Facts())
     assert "its model.latent_channels is 4, not 8" in refuse(*words[:-1], tmp_path / "other.safetensors")
-    began = []
+    began, rates = [], []
 
     def step(trainer: prior.FlowTrainer) -> torch.Tensor:
+        rates.append(trainer.settings.learning_rate)
         began.append({name: weight.clone() for name, weight in trainer.flow.named_parameters()})
         raise KeyboardInterrupt
 
@@ -220,6 +222,7 @@ def test_a_tuned_model_goes_on_from_the_flow_of_another(
     refuse(*words, code=130)
     flow = load_checkpoint(first / "model.safetensors").prior.flow
     assert flow is not None
+    assert rates == [CONTINUED["learning_rate"]] and rates[0] < prior.SETTINGS.learning_rate
     kinds = "condition.of_kind.weight"  # they are others
     assert all(torch.equal(began[0][name], weight) for name, weight in flow.named_parameters() if name != kinds)
 

@@ -9,10 +9,11 @@ import torch
 from tiny_flow import CHANNELS, FRAMES, seeded, trainer_of, two_levels
 
 from audiovae.checkpoint import Facts, load_checkpoint, save_checkpoint
-from audiovae.model.flow import STEPS, VARIANCE_FLOOR, Flow, _times
+from audiovae.model.flow import COARSE_SHARE, STEPS, VARIANCE_FLOOR, Flow, _times
+from audiovae.model.principal_components import PrincipalComponents
 from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.model.vae import VAE
-from audiovae.training.flow import Examples, FlowTrainer
+from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
 
 pytestmark = pytest.mark.usefixtures("narrow_and_on_one_thread")
 
@@ -95,6 +96,57 @@ def test_it_learns_what_no_gaussian_can(trained_flow):
     assert 0.3 < float((level > 0).float().mean()) < 0.7
     other = trained_flow.ema.carry(noise, torch.ones(200, dtype=torch.long))
     assert float(other.mean()) == pytest.approx(5, abs=0.3)
+
+
+def test_it_learns_that_noise_is_as_strong_as_its_sound():
+    """Two loud channels say how strong the noise in all others is: no Gaussian of a kind knows that."""
+    channels, frames, count = 16, 12, 256
+
+    def loud_and_quiet(count: int, seed: int) -> torch.Tensor:
+        loud = torch.where(torch.rand(count, 1, 1, generator=seeded(seed)) < 0.5, -1.0, 1.0)
+        noise = torch.randn(count, channels - 2, frames, generator=seeded(seed + 1))
+        return torch.cat([loud.expand(-1, 2, frames), torch.where(loud > 0, 1.4, 0.2) * noise], dim=1)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = Flow(channels, kinds=2)
+    segments, kind = loud_and_quiet(count, seed=1), torch.zeros(count, dtype=torch.long)
+    flow.learn_moments(segments, kind)
+    examples = Examples(flow.normalised(segments.mT), kind)
+    settings = SETTINGS.model_copy(update={"steps": 300, "batch_size": 32, "warmup_steps": 10})
+    trainer = FlowTrainer(flow, examples, mixture=Prior(channels), importance=torch.ones(channels), settings=settings)
+    for _ in range(settings.steps):
+        trainer.step()
+    noise = torch.randn(200, channels, frames, generator=seeded(9))
+    drawn = trainer.ema.carry(noise, torch.zeros(200, dtype=torch.long))
+    is_loud = drawn[:, :2].mean((1, 2)) > 0
+    loud, quiet = (float(drawn[chosen][:, 2:].square().mean().sqrt()) for chosen in (is_loud, ~is_loud))
+    assert (loud, quiet) == pytest.approx((1.4, 0.2), rel=0.15)
+
+
+def test_it_begins_with_coordinates_that_are_of_few_bands_each():
+    """Of noise whose bands are correlated with all others, components are of all bands; a rotation undoes that."""
+    bands, channels = 24, 48
+    mixing = torch.linalg.qr(torch.randn(4 * bands, 4 * bands, generator=seeded()))[0].double()
+    components = PrincipalComponents(bands, 4, channels)
+    components.fit(mixing * torch.logspace(0, -2, 4 * bands, dtype=torch.float64) @ mixing.mT, torch.zeros(4 * bands))
+    flow = Flow(channels, kinds=2)
+    flow.localise(components)
+    coarse = channels // COARSE_SHARE
+    torch.testing.assert_close(flow.local @ flow.local.mT, torch.eye(channels), atol=1e-5, rtol=0)
+    assert torch.equal(flow.local[:coarse, :coarse], torch.eye(coarse))
+
+    def middle_and_width(patterns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        share = patterns[coarse:].unflatten(1, (bands, 4)).square().sum(2)
+        share, band = share / share.sum(1, keepdim=True), torch.arange(bands)
+        middle = share @ band.float()
+        return middle, (share * (band - middle[:, None]).square()).sum(1).sqrt()
+
+    middle, width = middle_and_width(flow.local @ components.analysis)
+    assert middle.diff().min() > -1 and middle[-1] - middle[0] > bands / 2
+    assert width.mean() < 0.8 * middle_and_width(components.analysis)[1].mean()
+    flow.localise(PrincipalComponents(bands, 4, channels))  # nothing was fitted: nothing is changed
+    assert torch.equal(flow.local[:coarse, :coarse], torch.eye(coarse))
 
 
 def prior_with(flow: Flow) -> Prior:

@@ -74,7 +74,7 @@ def test_generation_leaves_the_global_generator_alone():
 
 
 def test_many_sounds_have_the_prior_s_moments():
-    sounds = torch.cat([generate(CODEC, duration_seconds=1.0, index=index).mean for index in range(120)])
+    sounds = torch.cat([generate(CODEC, duration_seconds=1.0, index=index).mean for index in range(300)])
     variance = CODEC.prior.variance
     assert (sounds.mean((0, 2)) - CODEC.prior.mean).abs().max() < 0.1
     assert (sounds.var((0, 2)) / variance - 1).abs().max() < 0.1
@@ -117,7 +117,7 @@ def test_variation_goes_further_by_amount():
 
 def test_variation_keeps_the_variance_and_the_centre():
     like = recording()
-    varied = torch.stack([generate(CODEC, like=like, amount=0.6, index=index).mean[0] for index in range(120)])
+    varied = torch.stack([generate(CODEC, like=like, amount=0.6, index=index).mean[0] for index in range(300)])
     kind = CODEC.prior.kind_of(like.mean)
     one = CODEC.prior.sample(44, count=2000, generator=torch.Generator().manual_seed(1), kind=kind)
     kinds_centre = CODEC.prior.centre[kind][:, None]

@@ -9,6 +9,7 @@ from tiny_flow import CHANNELS, trainer_of, two_levels
 from audiovae.errors import InputError
 from audiovae.model.prior import Prior
 from audiovae.training.flow import Examples, FlowTrainer
+from audiovae.training.optimizer import flow_optimizers
 from audiovae.training.prior import _refuse_hopeless, _resume
 from audiovae.training.state import load_state, save_state
 
@@ -72,6 +73,18 @@ def test_errors_at_what_counts_more_weigh_more():
     held_out = Examples(*map(torch.clone, (first.examples.latents, first.examples.kind)))
     first.weight = last.weight = torch.tensor([4.0, 0, 0, 0])
     assert first.error(first.ema, held_out) < last.error(last.ema, held_out)
+
+
+def test_biases_and_local_coordinates_are_not_decayed():
+    flow = trainer_of(*two_levels(64)).flow
+    before = {name: parameter.clone() for name, parameter in flow.named_parameters()}
+    for optimizer in flow_optimizers(flow, 0.1, 0.5):
+        for parameter in flow.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+    changed = {name for name, parameter in flow.named_parameters() if not torch.equal(parameter, before[name])}
+    filled = {name for name, parameter in before.items() if parameter.dim() > 1 and parameter.any()}
+    assert changed == filled - {"local"}
 
 
 @pytest.mark.gpu

@@ -9,6 +9,11 @@ matching (Lipman et al., 2023), with the straight paths of a rectified flow (Liu
 kind expects, each frame and channel for itself, is a formula; a network adds what it knows better, and when sounds are
 made this counts a little more than it is (``GUIDANCE``). It looks 31 frames each way, so that sequences may be of any
 length.
+
+Most channels hold little more than the noise in a sound, and that is as strong as the sound is, moment by moment and
+band by band. So the network also says how much each of them varies, and what of z_t is then sound is a formula after
+that of a Wiener filter. But a channel is a pattern over all bands. The filter acts on other coordinates, each of a few
+bands, which training begins with (``localise``) and changes.
 """
 
 import math
@@ -20,8 +25,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-WIDTH, DILATIONS = 224, (1, 2, 4, 8, 16)
+from audiovae.model.principal_components import PrincipalComponents
+
+WIDTH, DILATIONS = 256, (1, 2, 4, 8, 16)
 TIME_FREQUENCIES = 32
+COARSE_SHARE = 8
+"""One channel in so many, from the first on, carries how loud a sound is in its bands: only the others are rotated."""
+LOCAL_GROUP, LEAST_POWER = 8, 0.1
+"""Neighbouring coordinates whose power the network sees as one logarithm, and what is added to it."""
+MOST_LOG_VARIANCE = 4.0
+"""Natural logarithm of the factor by which the network can make a variance larger or smaller than its kind's."""
 STEPS = 24
 """Of the integration. Twice as many take twice as long and bring new sounds no nearer to real ones."""
 FULL_STRENGTH_NOISE = 0.3
@@ -58,11 +71,15 @@ class Flow(nn.Module):
         self.register_buffer("share", torch.eye(kinds)[0])
         self.condition = Condition(kinds)
         self.into = nn.Linear(latent_channels, WIDTH)
+        self.local = nn.Parameter(torch.eye(latent_channels))
+        self.power = nn.Linear(math.ceil(latent_channels / LOCAL_GROUP), WIDTH, bias=False)
         self.blocks = nn.ModuleList(FlowBlock(dilation) for dilation in DILATIONS)
         self.norm = nn.LayerNorm(WIDTH)
         self.out = nn.Linear(WIDTH, latent_channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.spread = nn.Linear(WIDTH, latent_channels)
+        for last in (self.out, self.spread):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     @torch.no_grad()
     def learn_moments(
@@ -76,6 +93,23 @@ class Flow(nn.Module):
         self.mean.copy_(middle)
         self.std.copy_((share @ (variance + (mean - middle).square())).sqrt().clamp_min(1e-6))
         self._take_kinds(known, share, mean, variance)
+
+    @torch.no_grad()
+    def localise(self, components: PrincipalComponents) -> None:
+        """Begins with coordinates that are of as few bands each as can be, in the order of these.
+
+        They are the eigenvectors of the bands' numbers in the space of the channels, which is what makes functions of
+        one dimension most local (Marzari & Vanderbilt, 1997, "Maximally localized generalized Wannier functions for
+        composite energy bands"). Where no components were fitted, they are the channels.
+        """
+        if not components.analysis.any():
+            return
+        coarse = len(self.mean) // COARSE_SHARE
+        left, _, right = torch.linalg.svd(components.analysis.double(), full_matrices=False)
+        patterns = (left @ right)[coarse:]
+        n_bands, frames = components.patch
+        band = torch.arange(n_bands, dtype=torch.float64, device=patterns.device).repeat_interleave(frames)
+        self.local[coarse:, coarse:] = torch.linalg.eigh(patterns * band @ patterns.mT)[1].mT.to(self.local)
 
     @torch.no_grad()
     def learn_kinds(
@@ -114,7 +148,7 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "batch latent_frames latent_channels"]:
         """E[z | z_t] where z is N(centre, variance) of its kind, which is a Wiener filter."""
         centre, variance, t = self.centre[kind][:, None], self.variance[kind][:, None], time[:, None, None]
-        return centre + variance * t / (t.square() * variance + (1 - t).square()) * (noisy - t * centre)
+        return centre + _wiener(variance, t) * (noisy - t * centre)
 
     def forward(
         self,
@@ -131,11 +165,17 @@ class Flow(nn.Module):
         time: Float[Tensor, " batch"],
         kind: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch latent_frames latent_channels"]:
-        """What the network adds."""
-        condition, hidden = self.condition(time, kind), self.into(noisy)
+        """What the network adds: an expectation of its own, and what other variances would make of ``noisy``."""
+        centre, variance, t = self.centre[kind][:, None], self.variance[kind][:, None], time[:, None, None]
+        local, own = (noisy - t * centre) @ self.local.mT, variance @ self.local.square().mT
+        power = functional.avg_pool1d(local.square(), LOCAL_GROUP, ceil_mode=True)
+        condition, hidden = self.condition(time, kind), self.into(noisy) + self.power((power + LEAST_POWER).log())
         for block in self.blocks:
             hidden = block(hidden, condition)
-        return self.out(self.norm(hidden))
+        hidden = self.norm(hidden)
+        log_ratio = MOST_LOG_VARIANCE * (self.spread(hidden) / MOST_LOG_VARIANCE).tanh()
+        gain = _wiener(own * log_ratio.exp(), t) - _wiener(own, t)
+        return self.out(hidden) + (gain * local) @ self.local
 
     @torch.no_grad()
     def carry(
@@ -230,6 +270,11 @@ class Condition(nn.Module):
         angle = math.pi * time[:, None] * frequencies
         of_time = functional.silu(self.of_time(torch.cat([angle.sin(), angle.cos()], dim=1)))
         return functional.silu(self.both(of_time + self.of_kind(kind)))
+
+
+def _wiener(variance: Tensor, time: Tensor) -> Tensor:
+    """How much of what noise at a time leaves of a Gaussian is expected to be sound."""
+    return variance * time / (time.square() * variance + (1 - time).square())
 
 
 def _moments(segments: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,7 +24,9 @@ from audiovae.model.flow import Flow
 
 COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
 """Kinds of sounds, at most; and the segments that there must be for each of them."""
-DIRECTIONS_OF_CENTRES, FACTORS = 8, 16
+DIRECTIONS_OF_CENTRES, FACTORS = 2, 4
+"""Of each kind. More of them take the room in the package that the flow needs, and sounds drawn come no nearer to real
+ones."""
 MAX_MEMORY = 0.98
 """Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
 LEAST_AMOUNT = 1e-6
@@ -116,6 +118,9 @@ class Prior(nn.Module):
         centres -= directions * of_mean @ directions.mT + rest_of_mean.diag()
         sizes, directions = (part[..., -self.between.shape[2] :] for part in torch.linalg.eigh(centres))
         self.between[index] = directions * sizes.clamp_min(0).sqrt()
+        # What the centres vary in other directions is added to what each channel varies alone: none may be lost.
+        left_out = (centres.diagonal() - self.between[index].square().sum(1)).clamp_min(0)
+        self.rest[index] = (self.rest[index].square() + left_out).sqrt()
 
     @property
     def mean(self) -> Float[Tensor, " latent_channels"]:

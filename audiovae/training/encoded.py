@@ -12,7 +12,7 @@ from audiovae.model.prior import Prior
 from audiovae.model.vae import VAE
 from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import Cache, segment_samples
-from audiovae.training.segments import Segments
+from audiovae.training.segments import Segments, by_pitch, spectrograms
 
 PRIOR_SEGMENTS, LAST_PRIOR_SEGMENTS, PRIOR_LATENT_FRAMES = 512, 4096, 64
 """Segments that the prior is fitted to, during training and at its end, and their length (3 s): more segments hold more
@@ -86,8 +86,9 @@ def _encoded(
     device = spectrogram.window.device
     size = BATCH_ON_CUDA if device.type == "cuda" else BATCH
     for first in range(0, count, size):
-        waveform = torch.stack([segments[index].waveform for index in range(first, min(first + size, count))])
+        # Of segments that aren't augmented, all have one pitch: their order stays.
+        batch = by_pitch([segments[index] for index in range(first, min(first + size, count))])
         with torch.inference_mode():
-            target = spectrogram(waveform[:, None].to(device), center=False)
+            target = spectrograms(batch, spectrogram)
             posterior = vae.encode(target)
         yield target, posterior

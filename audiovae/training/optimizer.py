@@ -19,13 +19,22 @@ def model_optimizer(vae: VAE, weight_decay: float) -> torch.optim.AdamW:
 
 
 def flow_optimizers(flow: Flow, learning_rate: float, weight_decay: float) -> Sequence[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices of the blocks, which are most of the network; AdamW for the rest."""
-    is_matrix = {name: name.endswith(("widen.weight", "narrow.weight")) for name, _ in flow.named_parameters()}
-    matrices = [parameter for name, parameter in flow.named_parameters() if is_matrix[name]]
-    others = [parameter for name, parameter in flow.named_parameters() if not is_matrix[name]]
+    """Muon (Jordan et al., 2024) for the matrices of the blocks, which are most of the network; AdamW for the rest.
+
+    Biases and norms are not decayed, nor are the local coordinates, which begin as a rotation.
+    """
+    named = dict(flow.named_parameters())
+    matrices = {name for name in named if name.endswith(("widen.weight", "narrow.weight"))}
+    kept = {name for name, parameter in named.items() if parameter.dim() == 1} | {"local"}
+    decayed = named.keys() - matrices - kept
+    groups = [
+        {"params": [parameter for name, parameter in named.items() if name in chosen], "weight_decay": decay}
+        for chosen, decay in ((decayed, weight_decay), (kept, 0.0))
+    ]
+    of_blocks = [parameter for name, parameter in named.items() if name in matrices]
     return [
-        torch.optim.Muon(matrices, learning_rate, weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)),
+        torch.optim.Muon(of_blocks, learning_rate, weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, learning_rate, betas=(0.9, 0.99)),
     ]
 
 

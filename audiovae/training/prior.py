@@ -16,11 +16,12 @@ from audiovae.config import TrainingConfig
 from audiovae.errors import InputError
 from audiovae.folder_lock import locked
 from audiovae.model.flow import Flow
+from audiovae.model.principal_components import PrincipalComponents
 from audiovae.model.prior import COMPONENTS, Prior
 from audiovae.spectrogram import Spectrogram
 from audiovae.training.data import Cache, open_cache
 from audiovae.training.encoded import LAST_PRIOR_SEGMENTS, fit_mixture, latents_of
-from audiovae.training.flow import SETTINGS, Examples, FlowTrainer
+from audiovae.training.flow import CONTINUED, SETTINGS, Examples, FlowTrainer
 from audiovae.training.loop import is_cpu
 from audiovae.training.older_caches import in_use
 from audiovae.training.run import (
@@ -101,18 +102,21 @@ def train_prior(
     """Fits a mixture to the run's data, trains a flow, and gives both to the run's newest model if they are any good.
 
     The flow learns from so many segments of 3 s. It goes on from that of the model ``flow_of``, which the run's may be
-    tuned from, or from the run's own, if there is one. Called again, training goes on where it was; after ``minutes``,
-    encoding included, it saves its state and ends. What the model gets is what was best on held-out sounds.
+    tuned from, or from the run's own, if there is one, and then at lower rates. Called again, training goes on where it
+    was; after ``minutes``, encoding included, it saves its state and ends. What the model gets is what was best on
+    held-out sounds.
 
     Raises InputError for a run without a model or whose data have changed, for a ``flow_of`` without a flow or of other
     latents, and when it is interrupted.
     """
     ends_at = None if minutes is None else time.monotonic() + 60 * minutes
-    settings = SETTINGS.model_copy(update={"steps": steps or SETTINGS.steps})
     with locked(run.folder):
         remove_abandoned(run.folder)
         checkpoint = load_checkpoint(run.folder / MODEL_FILE)
         begin_with = _prior_with_flow(flow_of, run) if flow_of else checkpoint.prior
+        settings = SETTINGS.model_copy(
+            update={"steps": steps or SETTINGS.steps} | (CONTINUED if begin_with.flow is not None else {})
+        )
         state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
         _remove_states_but(state)
         if checkpoint.facts.step < run.config.training.steps:
@@ -175,7 +179,7 @@ def _trainer(task: _Task, watch: PriorWatch) -> tuple[FlowTrainer, Examples]:
     training = Examples(latents, _kinds(latents, mixture))
     latents = encoded("valid" if cache.split("valid") else "train", HELD_OUT_SEGMENTS)
     held_out = Examples(latents, _kinds(latents, mixture))
-    flow = _flow(task.begin_with, training, task.settings.seed)
+    flow = _flow(task.begin_with, training, model.components, task.settings.seed)
     training, held_out = (_normalised(examples, flow).to(task.device) for examples in (training, held_out))
     flow, importance = flow.to(task.device), model.components.scale
     return FlowTrainer(flow, training, mixture=mixture, importance=importance, settings=task.settings), held_out
@@ -194,12 +198,13 @@ def _kinds(latents: Tensor, mixture: Prior) -> Int[Tensor, " segments"]:
     return torch.cat([mixture.kinds_of(some) for some in latents.split(AT_ONCE)])
 
 
-def _flow(prior: Prior, training: Examples, seed: int) -> Flow:
+def _flow(prior: Prior, training: Examples, components: PrincipalComponents, seed: int) -> Flow:
     """The prior's flow, which knows much already, moved to the kinds of these data; a new one if there is none."""
     if prior.flow is None:
         torch.manual_seed(seed)
         flow = Flow(training.latents.shape[1], kinds=COMPONENTS)
         flow.learn_moments(training.latents, training.kind)
+        flow.localise(components)
     else:
         flow = copy.deepcopy(prior.flow)
         flow.learn_kinds(training.latents, training.kind, former=_kinds(training.latents, prior))
