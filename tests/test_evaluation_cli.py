@@ -137,7 +137,8 @@ def test_models_are_compared_by_name(checkpoint: Path, clips: Path, tmp_path: Pa
     figures = json.loads((out / "report.json").read_text(encoding="utf-8"))
     (ways,) = figures["reconstruction"].values()
     assert list(ways) == ["VAE", "PCA", "AE", "true bands", "true magnitudes"]
-    assert len(figures["clips"]) == 1 and figures["fd_mfcc"]["AE"]["in-betweens"] is None
+    assert len(figures["clips"]) == 1 and figures["realism"]["AE"]["in-betweens"]["fd_mfcc"] is None
+    assert figures["real_change_db"] > 0
     assert "true magnitudes" in (out / "report.html").read_text(encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import noise, tone
 
-from audiovae.evaluation.frechet import MFCCS, frechet_distance, mfcc_features
+from audiovae.evaluation.frechet import MFCCS, frechet_distance, mean_change_db, mfcc_features
 from audiovae.evaluation.log_mel import stft_magnitude
 from audiovae.evaluation.musicnn import embed, why_not_musicnn
 from audiovae.evaluation.tensor_bundle import read_bundle
@@ -55,6 +55,7 @@ def test_mfcc_features_do_not_hear_level_and_hear_colour() -> None:
     assert found.shape == (3, 3 * MFCCS)
     torch.testing.assert_close(features(sound / 4), found, atol=1e-2, rtol=0)
     assert (features(tone(samples=2 * RATE)) - found).norm() > 20
+    assert mean_change_db(found) > 2 * mean_change_db(features(tone(samples=2 * RATE))) > 0
     assert features(noise(samples=4_000)).shape == (1, 3 * MFCCS)
 
 

@@ -112,6 +112,10 @@ def test_an_evaluation_measures_models_and_ceilings_and_lists_bad_clips(
     assert side_by_side.rows[0][1:] == [group[name]["log_mel_error_db"].text() for name in (PCA, "VAE")]
     assert side_by_side.rows[1][2] == errors_of(found.chords["VAE"])
     assert side_by_side.rows[4][2] == errors_of(found.phrases["VAE"])
+    changes = {row[0]: row[1:] for row in side_by_side.rows if "change a frame" in row[0]}
+    clips = f"change a frame, dB (clips: {found.real_change_db:.2f})"
+    drawn = found.realism["VAE"]["new sounds, mixture"].change_db
+    assert changes[f"new sounds, mixture: {clips}"][1] == f"{drawn:.2f}" and f"reconstructions: {clips}" in changes
     assert [row[1:] for row in truth.rows if row[0] == "dB average"] == [["1.00", "1.00", "1.00", "1.00 ± 0.00"]]
     assert ["VAE, pitch only", "–", "–", errors_of(found.phrases["VAE, pitch only"]), "–"] in truth.rows
 
@@ -238,7 +242,7 @@ def test_an_autoencoder_has_no_kl() -> None:
 
 def test_reconstructions_of_what_the_model_made_are_real(codec: Codec) -> None:
     """Sounds that are the decoder's own are at distance 0 from themselves, samples of another prior are not."""
-    from audiovae.evaluation.frechet import mfcc_features
+    from audiovae.evaluation.frechet import mean_change_db, mfcc_features
 
     drawn = [latents_of(codec.prior.sample(20, count=1, generator=torch.Generator().manual_seed(n))) for n in (0, 1, 2)]
     made = [codec.spectrogram.magnitude(codec.spectrogram_of(one)[0]) for one in drawn]
@@ -246,10 +250,11 @@ def test_reconstructions_of_what_the_model_made_are_real(codec: Codec) -> None:
     drawn = [replace(one, checkpoint=codec.fingerprint) for one in drawn]
     middles = clip_middles(codec, drawn)
     found = realism(codec, fit_prior(drawn, torch.ones(drawn[0].mean.shape[1])), drawn, middles, real)
-    assert found["reconstructions"] == pytest.approx(0, abs=1e-3)
-    assert found["new sounds, mixture"] > 1 and found["new sounds, N(0, I)"] > 1
-    assert math.isnan(found["new sounds, flow"])
-    assert realism(codec, codec.prior.with_flow(), drawn, middles, real)["new sounds, flow"] > 0
+    assert found["reconstructions"].fd_mfcc == pytest.approx(0, abs=1e-3)
+    assert found["reconstructions"].change_db == pytest.approx(mean_change_db(real))
+    assert found["new sounds, mixture"].fd_mfcc > 1 and found["new sounds, N(0, I)"].fd_mfcc > 1
+    assert math.isnan(found["new sounds, flow"].fd_mfcc) and math.isnan(found["new sounds, flow"].change_db)
+    assert realism(codec, codec.prior.with_flow(), drawn, middles, real)["new sounds, flow"].fd_mfcc > 0
 
 
 def test_neighbours_are_pairs_round_the_list() -> None:

@@ -46,6 +46,11 @@ def mfcc_features(
     return torch.cat([pieces.mean(2), pieces.std(2), change]).mT
 
 
+def mean_change_db(features: Float[Tensor, "seconds features"]) -> float:
+    """How much an MFCC changes from one frame to the next, of what ``mfcc_features`` gives; NaN of no sound."""
+    return float(features[:, -MFCCS:].mean())
+
+
 def _root(matrix: Float[Tensor, "size size"]) -> Float[Tensor, "size size"]:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

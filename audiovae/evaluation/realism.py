@@ -1,19 +1,20 @@
 """Whether decoded sounds are like real ones: reconstructions, in-betweens, and new sounds.
 
 FD-MFCC is the Fréchet distance of MFCC statistics (``frechet.mfcc_features``) to those of the real clips. It is in
-squared dB, of no meaning by itself, and smaller sets give larger values: compare within one evaluation only.
+squared dB, of no meaning by itself, and smaller sets give larger values: compare within one evaluation only. It hardly
+tells roughness, which how much MFCCs change from frame to frame does.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from audiovae.codec import Codec
-from audiovae.evaluation.frechet import frechet_distance, mfcc_features
+from audiovae.evaluation.frechet import frechet_distance, mean_change_db, mfcc_features
 from audiovae.evaluation.in_betweens import Middles, named
 from audiovae.latents import Latents
 from audiovae.model.prior import Prior
@@ -24,6 +25,18 @@ SAMPLES_OF_A_CLIP, SAMPLE_FRAMES = 16, 64
 """New sounds for each clip, and their latent frames (3 s): with few, chance would decide which kinds are drawn."""
 
 
+@dataclass(frozen=True)
+class Likeness:
+    """How like real sounds some others are."""
+
+    fd_mfcc: float
+    change_db: float
+    """How much an MFCC changes from one frame to the next, on average: the nearer to real sounds', the better."""
+
+
+UNKNOWN = Likeness(math.nan, math.nan)
+
+
 def realism(
     codec: Codec,
     prior: Prior,
@@ -32,22 +45,22 @@ def realism(
     real: Float[Tensor, "seconds features"],
     *,
     advance: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """FD-MFCC to the real clips' features, by kind of sounds; NaN for new sounds of a flow if the prior has none.
+) -> dict[str, Likeness]:
+    """Likeness to the real clips, by kind of sounds; NaN for new sounds of a flow if the prior has none.
 
     ``prior`` is what new sounds are drawn from; N(0, I), frame by frame, is what the VAE's KL asks the latents to be.
     """
     kinds = {"reconstructions": clips} | {named("in-betweens", way): some for way, some in middles.items()}
-    distances = {name: mfcc_distance(codec, sounds, real) for name, sounds in kinds.items()}
+    found = {name: likeness(codec, sounds, real) for name, sounds in kinds.items()}
     priors = {
         "new sounds, flow": prior if prior.flow else None,
         "new sounds, mixture": prior.without_flow(),
         "new sounds, N(0, I)": Prior.standard(codec.config.model.latent_channels),
     }
     for name, drawn_from in priors.items():
-        distances[name] = mfcc_distance(codec, _samples(drawn_from, clips), real) if drawn_from else math.nan
+        found[name] = likeness(codec, _samples(drawn_from, clips), real) if drawn_from else UNKNOWN
     advance()
-    return distances
+    return found
 
 
 def fit_prior(clips: Sequence[Latents], importance: Float[Tensor, " latent_channels"]) -> Prior:
@@ -64,11 +77,12 @@ def _samples(prior: Prior, clips: Sequence[Latents]) -> list[Latents]:
     return [replace(clips[0], mean=mean[None], logvar=None) for mean in drawn]
 
 
-def mfcc_distance(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> float:
-    """FD-MFCC of the spectrograms that latents are decoded to; no synthesis has a part in it."""
+def likeness(codec: Codec, sounds: Sequence[Latents], real: Float[Tensor, "seconds features"]) -> Likeness:
+    """Of the spectrograms that latents are decoded to; no synthesis has a part in it."""
     config = codec.config.spectrogram
     features = [torch.zeros(0, real.shape[1])]
     for sound in sounds:
         magnitude = codec.spectrogram.magnitude(codec.spectrogram_of(sound)[0].to(codec.device)).cpu()
         features.append(mfcc_features(magnitude, sample_rate=config.sample_rate, hop_length=config.hop_length))
-    return frechet_distance(torch.cat(features), real)
+    made = torch.cat(features)
+    return Likeness(frechet_distance(made, real), mean_change_db(made))

@@ -39,8 +39,9 @@ img { max-width: 100%; } audio { width: 15rem; vertical-align: middle; }
 """
 
 _NOTES = {
-    "Side by side": "FD-MFCC: distance to real sounds, as below. The KL bounds how much the latents tell. PCA has no "
-    "prior of its own: its new sounds are drawn from one that is fitted to these very clips.",
+    "Side by side": "FD-MFCC: distance to real sounds, as below. Change a frame: how much MFCCs differ from one frame "
+    "to the next; more than the clips' is a roughness that they don't have. The KL bounds how much the latents tell. "
+    "PCA has no prior of its own: its new sounds are drawn from one that is fitted to these very clips.",
     "Reconstruction": f"Of each clip the first {SECONDS:g} s, mono; mean over clips with 95 % confidence interval. "
     f"STFTs: windows of {N_FFT} samples, hops of {HOP_LENGTH}. Log-mel error: mean absolute difference of {N_MELS} "
     f"slaney mels, as amplitudes in dB above a floor {RANGE_DB:g} dB under the clip's peak; other levels have such a "
@@ -106,7 +107,10 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
             | {"chords": evaluation.chords, "phrases": evaluation.phrases}
             | {"transposed": evaluation.transposed, "clips": evaluation.clip_pairs}
         ),
-        "fd_mfcc": evaluation.realism,
+        "realism": {
+            name: {kind: asdict(one) for kind, one in kinds.items()} for name, kinds in evaluation.realism.items()
+        },
+        "real_change_db": evaluation.real_change_db,
         "latent_use": {name: asdict(use) for name, use in evaluation.latent_use.items()},
         "clips": [
             {"path": str(record.clip.path), "name": record.clip.name, "group": record.clip.group}

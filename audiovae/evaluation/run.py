@@ -14,7 +14,7 @@ from audiovae.errors import InputError
 from audiovae.evaluation.baselines import pca_codec
 from audiovae.evaluation.clips import Clip, load_clip, spread_evenly
 from audiovae.evaluation.controls import CONTROLS
-from audiovae.evaluation.frechet import frechet_distance
+from audiovae.evaluation.frechet import frechet_distance, mean_change_db
 from audiovae.evaluation.in_betweens import (
     CHORD_PAIRS,
     PHRASE_PAIRS,
@@ -31,7 +31,7 @@ from audiovae.evaluation.in_betweens import (
 from audiovae.evaluation.latent_use import LatentUse, latent_use
 from audiovae.evaluation.musicnn import why_not_musicnn
 from audiovae.evaluation.perceptual import why_not_zimtohrli
-from audiovae.evaluation.realism import fit_prior, realism
+from audiovae.evaluation.realism import Likeness, fit_prior, realism
 from audiovae.evaluation.records import TARGET, TRUE_BANDS, TRUE_MAGNITUDES, Record, RecordRefused, record_clip
 from audiovae.evaluation.summary import Summary, summarise
 
@@ -70,8 +70,10 @@ class Evaluation:
     """In-betweens of clips and the same clips transposed, whose truth is known too."""
     clip_pairs: Rows
     """In-betweens of neighbouring clips."""
-    realism: dict[str, dict[str, float]]
-    """FD-MFCC by model, by kind of sounds."""
+    realism: dict[str, dict[str, Likeness]]
+    """By model, by kind of sounds."""
+    real_change_db: float
+    """Of the clips' MFCCs, from frame to frame."""
     latent_use: dict[str, LatentUse]
     not_measured: list[str]
     """What, and why not."""
@@ -153,6 +155,7 @@ def evaluate(
             name: realism(codec, priors[name], latents[name], middles[name], real, advance=advance)
             for name, codec in models.items()
         },
+        real_change_db=mean_change_db(real),
         latent_use={name: latent_use(codec.config, latents[name]) for name, codec in models.items() if name != PCA},
         not_measured=_not_measured(),
     )

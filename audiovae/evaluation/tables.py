@@ -74,7 +74,7 @@ def truth_table(evaluation: Evaluation) -> Table:
 def realism_table(evaluation: Evaluation) -> Table:
     """FD-MFCC of each model's kinds of sounds."""
     kinds = _kinds(evaluation)
-    rows = [[name, *(_number(found[kind], 0) for kind in kinds)] for name, found in evaluation.realism.items()]
+    rows = [[name, *(_number(found[kind].fd_mfcc, 0) for kind in kinds)] for name, found in evaluation.realism.items()]
     return Table(["FD-MFCC to the clips ↓", *kinds], rows)
 
 
@@ -91,7 +91,10 @@ def lecture_table(evaluation: Evaluation) -> Table:
                 errors = (found[way]["truth_relative_error"].text() for way in own)
                 rows.append([f"{title}: truth-relative error ↓", *errors])
     for kind in _kinds(evaluation):
-        rows.append([f"{kind}: FD-MFCC ↓", *(_number(evaluation.realism[name][kind], 0) for name in names)])
+        rows.append([f"{kind}: FD-MFCC ↓", *(_number(evaluation.realism[name][kind].fd_mfcc, 0) for name in names)])
+    for kind in (kind for kind in _kinds(evaluation) if "in-betweens, " not in kind):  # one way of them will do
+        changes = (_number(evaluation.realism[name][kind].change_db, 2) for name in names)
+        rows.append([f"{kind}: change a frame, dB (clips: {evaluation.real_change_db:.2f})", *changes])
     uses = [evaluation.latent_use.get(name) for name in names]
     rows.append(["KL, bits a second", *("none" if use is None else _number(use.kl_bits_a_second, 0) for use in uses)])
     active = ("all" if use is None else f"{use.active_channels} of {use.channels}" for use in uses)
@@ -101,7 +104,7 @@ def lecture_table(evaluation: Evaluation) -> Table:
 def _kinds(evaluation: Evaluation) -> list[str]:
     """The kinds of sounds that at least one model has."""
     models = evaluation.realism.values()
-    return [kind for kind in next(iter(models)) if not all(math.isnan(found[kind]) for found in models)]
+    return [kind for kind in next(iter(models)) if not all(math.isnan(found[kind].fd_mfcc) for found in models)]
 
 
 def _measured(groups: Mapping[str, Rows], titles: dict[str, str]) -> dict[str, str]:

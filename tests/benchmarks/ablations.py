@@ -114,7 +114,7 @@ def sounds(run: Path, clips: Sequence[Clip], folder: Path) -> tuple[list[str], l
     latents = [record.latents[MODEL] for record in records]
     found = realism(codec, codec.prior, latents, clip_middles(codec, latents), real)
     ceiling = [*means(records, TRUE_BANDS), *[""] * len(REAL)]
-    return [*means(records, MODEL), *(f"{found[kind]:.0f}" for kind in REAL)], ceiling
+    return [*means(records, MODEL), *(f"{found[kind].fd_mfcc:.0f}" for kind in REAL)], ceiling
 
 
 def means(records: Sequence[Record], way: str) -> list[str]:

@@ -25,7 +25,7 @@ from document import table, write_block
 
 import audiovae
 from audiovae.evaluation.clips import SECONDS, find_clips, load_clip
-from audiovae.evaluation.realism import SAMPLE_FRAMES, SAMPLES_OF_A_CLIP, mfcc_distance
+from audiovae.evaluation.realism import SAMPLE_FRAMES, SAMPLES_OF_A_CLIP, Likeness, likeness
 from audiovae.evaluation.records import TRUE_BANDS, Record
 from audiovae.evaluation.run import Evaluation, evaluate, with_baselines
 from audiovae.evaluation.summary import summarise
@@ -67,8 +67,10 @@ def main() -> None:
     }
     blocks = {name: table(made.header, made.rows) for name, made in tables.items()}
     if arguments.trained_on:
-        distance = trained_on(arguments.trained_on, evaluation)
-        blocks["trained-on"] = f"Sounds that were trained on: FD-MFCC {distance:.0f}."
+        found = trained_on(arguments.trained_on, evaluation)
+        blocks["trained-on"] = (
+            f"Sounds that were trained on: FD-MFCC {found.fd_mfcc:.0f}, {found.change_db:.2f} dB a frame."
+        )
     for name, text in blocks.items():
         print(f"\n{text}")
         for document in arguments.write:
@@ -90,13 +92,13 @@ def beside(records: Sequence[Record], models: Sequence[str]) -> Table:
     return Table(["audio", "", "log-mel error, dB", "of all the error", "of that beyond true bands"], rows)
 
 
-def trained_on(folders: list[Path], evaluation: Evaluation) -> float:
-    """FD-MFCC of as much sound of these folders, coded by the first model, as is drawn of a prior."""
+def trained_on(folders: list[Path], evaluation: Evaluation) -> Likeness:
+    """Of as much sound of these folders, coded by the first model, as is drawn of a prior."""
     codec = next(iter(evaluation.models.values()))
     seconds = SAMPLES_OF_A_CLIP * SAMPLE_FRAMES / codec.config.latent_rate * len(evaluation.records)
     clips = find_clips(folders, limit=round(seconds / SECONDS / len(folders)))
     real = torch.cat([record.features for record in evaluation.records])
-    return mfcc_distance(codec, [codec.encode(load_clip(clip, codec)) for clip in clips], real)
+    return likeness(codec, [codec.encode(load_clip(clip, codec)) for clip in clips], real)
 
 
 if __name__ == "__main__":
