@@ -25,8 +25,8 @@ from audiovae.model.flow import Flow
 COMPONENTS, SEGMENTS_OF_A_COMPONENT = 128, 16
 """Kinds of sounds, at most; and the segments that there must be for each of them."""
 DIRECTIONS_OF_CENTRES, FACTORS = 2, 4
-"""Of each kind. More of them take the room in the package that the flow needs, and sounds drawn come no nearer to real
-ones."""
+"""Of each kind. More of them take the room in the package that the flow needs, and bring what is drawn nearer to real
+sounds only where there are so few segments that there are few kinds."""
 MAX_MEMORY = 0.98
 """Correlation of neighbouring frames, at most: what moves more slowly is a matter of the centre."""
 LEAST_AMOUNT = 1e-6

@@ -114,9 +114,6 @@ def train_prior(
         remove_abandoned(run.folder)
         checkpoint = load_checkpoint(run.folder / MODEL_FILE)
         begin_with = _prior_with_flow(flow_of, run) if flow_of else checkpoint.prior
-        settings = SETTINGS.model_copy(
-            update={"steps": steps or SETTINGS.steps} | (CONTINUED if begin_with.flow is not None else {})
-        )
         state = run.folder / PRIOR_STATE.replace("*", checkpoint.fingerprint)
         _remove_states_but(state)
         if checkpoint.facts.step < run.config.training.steps:
@@ -125,6 +122,7 @@ def train_prior(
         cache = open_cache(run.data, run.cache, run.config, progress=watch.decoded)
         watch.opened(cache)
         on = torch.device("cpu" if is_cpu(device) else "cuda")
+        settings = _settings(steps, begin_with)
         task = _Task(run, checkpoint, cache, state, settings, segments or SEGMENTS, on, begin_with)
         with in_use(cache.audio):
             trainer, held_out = _trainer(task, watch)
@@ -135,6 +133,11 @@ def train_prior(
             prior, facts = trainer.mixture.with_flow(trainer.best.cpu()), _facts(task, error)
             save_checkpoint(run.folder / MODEL_FILE, model=checkpoint.model.cpu(), prior=prior, facts=facts, force=True)
     return PriorOutcome(step, step >= settings.steps, error, error < 1)
+
+
+def _settings(steps: int | None, begin_with: Prior) -> TrainingConfig:
+    rates = {} if begin_with.flow is None else CONTINUED
+    return SETTINGS.model_copy(update={"steps": steps or SETTINGS.steps} | rates)
 
 
 def _prior_with_flow(flow_of: Checkpoint, run: Run) -> Prior:
